@@ -1,0 +1,8 @@
+"""The backends. A new one is one module and one line here."""
+
+from __future__ import annotations
+
+from edgecompile.backends import litert
+from edgecompile.backends.base import Backend
+
+BACKENDS: dict[str, Backend] = {"litert": litert.BACKEND}

@@ -1,0 +1,51 @@
+"""What a backend is: something that can run the final model, in one or more ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgecompile.artifact import Artifact
+from edgecompile.target import Target
+from edgecompile.task import Array
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the model. `config` is what the runner on the device needs to know, JSON only."""
+
+    id: str
+    backend: str
+    model: Path
+    threads: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def job(self) -> dict[str, Any]:
+        """This candidate as the on-device runner takes it."""
+        engine = {"id": self.id, "model": str(self.model), "engine": self.backend, "threads": self.threads}
+        return {**engine, **self.config}
+
+
+class Runner(Protocol):
+    """A candidate opened on this machine."""
+
+    def run(self, x: Mapping[str, Array]) -> dict[str, Array]:
+        """All samples, one at a time: {input: [n, ...]} -> {output: [n, ...]} in the model's own dtypes.
+
+        Samples for a quantized input are given in the source's units and quantized here.
+        """
+        ...
+
+
+class Backend(Protocol):
+    def unavailable_reason(self, target: Target) -> str | None:
+        """None where it can be used; else a sentence with the cure."""
+        ...
+
+    def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]: ...
+
+    def open(self, candidate: Candidate) -> Runner:
+        """Where the candidate can run on this machine."""
+        ...

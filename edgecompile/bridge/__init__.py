@@ -1,0 +1,61 @@
+"""From Keras 3 to tf-keras, the only Keras that TF-MOT trains.
+
+The graph is rebuilt layer by layer with nested models inlined (TF-MOT refuses nested models), weights are copied, and
+the outputs on real samples are compared with the original's. `flatten` inlines the nested models of a tf-keras model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecompile.bridge import compare, flat, graph
+from edgecompile.bridge.build import Builder
+from edgecompile.errors import ModelError
+
+__all__ = ["BridgeResult", "flatten", "to_tf_keras"]
+
+
+@dataclass(frozen=True)
+class BridgeResult:
+    """model: a flat functional tf_keras.Model. max_diff: the largest |difference| between its outputs and the
+    original's on the sample, as a share of that output's range."""
+
+    model: Any
+    max_diff: float
+
+
+def to_tf_keras(model: Any, sample: Mapping[str, npt.NDArray[Any]]) -> BridgeResult:
+    """Rebuild a functional or Sequential keras.Model as a flat functional tf_keras.Model with the same weights.
+
+    sample: real samples by input name, [n, ...] each, in the names of the model's signature; n >= 1.
+    Layers, inputs and outputs keep their names and order. An inlined layer keeps its own name where that is free,
+    else it gets its parent's before it.
+
+    UnsupportedLayerError: a layer or operation that tf-keras has no equal of, named.
+    BridgeError: outputs differ by more than 1e-5 of their range; names the first layer that differs.
+    """
+    import tf_keras
+
+    if not graph.is_graph(model):
+        raise ModelError(
+            f"model {model.name!r} ({type(model).__name__}) is neither functional nor Sequential",
+            hint="write it with the functional API to train it, or use a recipe without training",
+        )
+    builder = Builder(model)
+    rebuilt = builder.build()
+    arrays = graph.ordered_sample(model, sample)
+    max_diff = compare.largest_difference(model, rebuilt, arrays)
+    if not np.isfinite(max_diff) or max_diff > compare.TOLERANCE:
+        raise compare.first_difference(model, rebuilt, builder.traced, arrays, max_diff, tf_keras)
+    return BridgeResult(rebuilt, max_diff)
+
+
+def flatten(model: Any) -> Any:
+    """A flat functional tf_keras.Model that computes what `model` does: nested models inlined, Sequential made
+    functional, weights copied, names and order of inputs and outputs kept. `model` itself where it is flat."""
+    return flat.flatten(model)

@@ -1,0 +1,113 @@
+"""edgecompile build"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgecompile.cli.display import make_display
+from edgecompile.cli.options import BACKENDS, DROP, SHAPE, SIZE, TIME, DropOff
+from edgecompile.errors import ProjectFileError
+from edgecompile.project import FILE, read_project
+
+
+def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Fills click's defaults from the project file before the other options are read."""
+    del param
+    options = [p.opts[-1].lstrip("-") for p in ctx.command.params if isinstance(p, click.Option) and p.expose_value]
+    values = read_project(Path.cwd(), ["model", *options])
+    for name, given in values.items():
+        parameter = next(p for p in ctx.command.params if p.name == name)
+        many = getattr(parameter, "multiple", False)
+        if many and not isinstance(given, list):
+            given = [given]
+        if isinstance(given, list) and not many:
+            raise ProjectFileError(f"{FILE}: {name}: expected one value, received a list")
+        flag = getattr(parameter, "is_flag", False)
+        if flag != isinstance(given, bool):
+            raise ProjectFileError(f"{FILE}: {name}: expected {'true or false' if flag else 'a value'}, received {given!r}")
+        text = [str(v) for v in given] if isinstance(given, list) else given if flag else str(given)
+        values[name] = text
+    ctx.default_map = {**values, **(ctx.default_map or {})}
+    return value
+
+
+@click.command("build")
+@click.option("--project", is_flag=True, is_eager=True, hidden=True, expose_value=False, callback=_defaults)
+@click.argument("model", required=False)
+@click.option("--data", metavar="D", help="An .npz, an image folder, module:function, or a built-in model's name.")
+@click.option("--target", default="host", show_default=True, metavar="T", help="See `edgecompile targets list`.")
+@click.option("--recipe", metavar="R", help="See `edgecompile recipes list`. Default: the target's, by what data there is.")
+@click.option("--max-drop", type=DROP, help="Largest drop of the task's metric on the test set: 1%, or off. [default: 2%]")
+@click.option("--max-size", type=SIZE, help="Largest model.tflite: 96KiB, 98496.")
+@click.option("--max-latency", type=TIME, help="Largest median latency on the device: 5ms.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the bundle. [default: build/MODEL-TARGET]")
+@click.option("--io", type=click.Choice(["float", "int8"]), help="Type of the bundle's inputs and outputs. [default: the target's]")
+@click.option("--input-shape", type=SHAPE, multiple=True, help="Full shape of an input whose size is free.")
+@click.option("--backends", type=BACKENDS, help="Backends to try, with commas between. [default: the target's]")
+@click.option("--threads", type=click.IntRange(1), help="Threads an inference may use. [default: the target's]")
+@click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
+              help="Bound on training, in minutes.")  # fmt: skip
+@click.option("--custom", multiple=True, metavar="MODULE:NAME", help="A custom layer or function that the model needs.")
+@click.option("--allow-unsafe", is_flag=True, help="Accept models that carry code: Lambda layers, pickles.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all randomness.")
+@click.option("--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write training logs there.")
+@click.option("--remeasure", is_flag=True, help="Measure again, even where figures are known.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.option("-v", "--verbose", is_flag=True, help="Show what the libraries print.")
+def command(**given: Any) -> None:
+    """Build a bundle from MODEL: a .keras, .h5 or .tflite file, a SavedModel folder, or a built-in model.
+
+    MODEL and any option can stand in ./edgecompile.toml; the command line wins.
+
+    \b
+    Examples:
+      edgecompile build digits --target host
+      edgecompile build my.keras --data my.npz --target rpi4 --max-drop 1%
+    """
+    from edgecompile.cli.summary import print_plan, print_summary
+    from edgecompile.pipeline import Session, build, make_plan
+    from edgecompile.request import BuildRequest, describe
+
+    if not given["model"]:
+        raise click.UsageError(f"MODEL is missing, on the command line and in {FILE}")
+    drop = given["max_drop"]
+    request = BuildRequest(
+        model=given["model"],
+        target=given["target"],
+        data=given["data"],
+        recipe=given["recipe"],
+        out=given["out"],
+        max_drop="default" if drop is None else None if drop is DropOff else drop,
+        max_size=given["max_size"],
+        max_latency_ms=given["max_latency"],
+        io=given["io"],
+        input_shape=given["input_shape"],
+        custom=given["custom"],
+        allow_unsafe=given["allow_unsafe"],
+        backends=given["backends"] or (),
+        threads=given["threads"],
+        budget_minutes=given["budget_minutes"],
+        tensorboard=given["tensorboard"],
+        remeasure=given["remeasure"],
+        seed=given["seed"],
+    )
+    with make_display() as display, Session(display, verbose=given["verbose"]) as session:
+        if given["dry_run"]:
+            made = make_plan(request, session)
+        else:
+            built = build(request, session)
+    if given["dry_run"]:
+        plan = describe(made)
+        if given["as_json"]:
+            click.echo(json.dumps(plan, indent=1))
+        else:
+            print_plan(plan)
+    elif given["as_json"]:
+        click.echo(json.dumps({"out": str(built.out), **built.manifest}, indent=1))
+    else:
+        print_summary(built)

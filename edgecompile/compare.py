@@ -1,0 +1,206 @@
+"""Verdicts: how much a metric dropped, and whether an engine computes what the reference kernels do.
+
+No I/O and numpy only: running models is others' work, judging their numbers is done here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgecompile.errors import DataError, NonFiniteError
+from edgecompile.metrics import RowScore
+from edgecompile.task import Array, Arrays, Metric
+
+Z95 = 1.959963984540054  # of the normal distribution, two-sided 95%
+RESAMPLES = 1000
+
+FLOAT_TOLERANCE = 1e-5  # of the output's range
+XNNPACK_FACTOR = 3
+
+
+def drops_in_points(metric: Metric, baseline: float, value: float) -> bool:
+    """Whether `metric_drop` counts in percentage points rather than relative percent.
+
+    A metric where lower is better is an error without an upper end: that both values happen to be below 1 doesn't
+    make 0.01 -> 0.02 a small change.
+    """
+    return metric.higher_is_better and 0 <= baseline <= 1 and 0 <= value <= 1
+
+
+def metric_drop(metric: Metric, baseline: float, value: float) -> float:
+    """By how much `value` is worse than `baseline` (negative: better).
+
+    In percentage points (0..100) for metrics in [0, 1], else in percent of the baseline; infinite where the baseline
+    is 0 and the value is worse. NonFiniteError for NaN or infinite arguments.
+    """
+    if not (math.isfinite(baseline) and math.isfinite(value)):
+        raise NonFiniteError(f"{metric.name} is {value} against a baseline of {baseline}: not a number to judge by")
+    worse = baseline - value if metric.higher_is_better else value - baseline
+    if drops_in_points(metric, baseline, value) or worse == 0:
+        return 100 * worse
+    return 100 * worse / abs(baseline) if baseline else math.copysign(math.inf, worse)
+
+
+def paired_interval(
+    metric: Metric, labels: Arrays, a_outputs: Arrays, b_outputs: Arrays, inputs: Arrays, seed: int = 0
+) -> tuple[float, float]:
+    """95% interval of (b's score - a's score), in the metric's unit, from the same samples run through both models.
+
+    Where the metric is a mean over samples, a normal approximation on the differences; else a bootstrap over rows
+    of labels (with their groups of inputs), the percentiles of 1,000 resamples drawn with `seed`.
+    DataError for fewer than two rows of labels.
+    """
+    rows = len(next(iter(labels.values())))
+    if rows < 2:
+        raise DataError(f"an interval can't be given for {rows} labelled samples", hint="give at least two")
+    if metric.per_sample is not None:
+        a, b = (np.asarray(metric.per_sample(labels, out, inputs), np.float64) for out in (a_outputs, b_outputs))
+        return _normal_interval(b - a)
+    differences = _bootstrap(metric, labels, a_outputs, b_outputs, inputs, np.random.default_rng(seed))
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _normal_interval(differences: Array) -> tuple[float, float]:
+    if np.isin(differences, (-1, 0, 1)).all():
+        # Right or wrong: one more sample of each sort (Bonett and Price 2012) keeps the interval honest where few
+        # answers or none changed; a variance of zero would claim certainty.
+        differences = np.append(differences, (-1.0, 1.0))
+        n = len(differences)
+        half = Z95 * math.sqrt(differences.var() / n)
+    else:
+        n = len(differences)
+        half = Z95 * math.sqrt(differences.var(ddof=1) / n)
+    centre = float(differences.mean())
+    return centre - half, centre + half
+
+
+def _bootstrap(metric: Metric, labels: Arrays, a: Arrays, b: Arrays, inputs: Arrays, rng: np.random.Generator) -> Array:
+    rows = len(next(iter(labels.values())))
+    draws = (rng.integers(0, rows, rows) for _ in range(RESAMPLES))
+    if isinstance(metric.score, RowScore):
+        summary, (label,) = metric.score.summary, labels.values()
+        a_rows, b_rows = (metric.score.rows(labels, out, inputs) for out in (a, b))
+        found = [summary(label[i], b_rows[i]) - summary(label[i], a_rows[i]) for i in draws]
+    else:
+        group = len(next(iter(inputs.values()))) // rows
+
+        def score(outputs: Arrays, index: Array) -> float:
+            samples = (index[:, None] * group + np.arange(group)).ravel()
+
+            def of(arrays: Arrays, chosen: Array) -> Arrays:
+                return {name: array[chosen] for name, array in arrays.items()}
+
+            return metric.score(of(labels, index), of(outputs, samples), of(inputs, samples))
+
+        found = [score(b, i) - score(a, i) for i in draws]
+    differences = np.asarray(found, np.float64)
+    # A resample may miss a class altogether: AUC has no value there.
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
+        raise DataError(f"{metric.name} has no value on these labels: is a class missing?")
+    return differences
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an engine's output is from the reference kernels', and the verdict.
+
+    max_abs, range and tolerance are in the output's real unit (quantized values times their scale);
+    relative = max_abs / range. lsb_histogram (quantized outputs only): {LSB apart: how many values}.
+    size: how many values were compared. exact: every value is equal.
+    """
+
+    max_abs: float
+    range: float
+    relative: float
+    cosine: float
+    lsb_histogram: dict[int, int] | None
+    tolerance: float
+    passed: bool
+    exact: bool
+    size: int
+
+
+def parity(
+    candidate: Array, reference: Array, xnnpack: Array, scale: float | None, zero_point: int | None = None
+) -> Parity:
+    """Judges `candidate` against `reference`; `xnnpack` are XNNPACK's values for the same inputs. All of one shape.
+
+    Float outputs may differ by max(1e-5, 3 x XNNPACK's own difference) of the output's range, which includes zero.
+    Integer outputs (`scale` their quantization's, None for plain integers) may be no farther from the reference than
+    XNNPACK is. DataError for different shapes or types and for nothing to compare; NonFiniteError for NaN or infinity.
+    """
+    for name, array in (("candidate", candidate), ("XNNPACK", xnnpack)):
+        if array.shape != reference.shape or array.dtype.kind != reference.dtype.kind:
+            raise DataError(
+                f"the {name}'s output is {array.dtype} {list(array.shape)}, expected {reference.dtype} "
+                f"{list(reference.shape)} as the reference's"
+            )
+    if reference.size == 0:
+        raise DataError("no output values to compare", hint="golden inputs must hold at least one sample")
+    if reference.dtype.kind in "iub":
+        return _integer_parity(candidate, reference, xnnpack, scale or 1.0, zero_point or 0)
+    for name, array in (("candidate", candidate), ("reference", reference), ("XNNPACK", xnnpack)):
+        if bad := int(np.count_nonzero(~np.isfinite(array))):
+            raise NonFiniteError(f"{bad} of {array.size} values of the {name}'s output are NaN or infinite")
+    candidate, reference, xnnpack = (a.astype(np.float64) for a in (candidate, reference, xnnpack))
+    # An output that is 0 everywhere has no range: 1 then makes the tolerance an absolute one.
+    full = float(max(reference.max(), 0.0) - min(reference.min(), 0.0)) or 1.0
+    max_abs = float(np.abs(candidate - reference).max())
+    tolerance = max(FLOAT_TOLERANCE * full, XNNPACK_FACTOR * float(np.abs(xnnpack - reference).max()))
+    return Parity(
+        max_abs=max_abs,
+        range=full,
+        relative=max_abs / full,
+        cosine=cosine(candidate, reference),
+        lsb_histogram=None,
+        tolerance=tolerance,
+        passed=max_abs <= tolerance,
+        exact=max_abs == 0,
+        size=reference.size,
+    )
+
+
+def _integer_parity(candidate: Array, reference: Array, xnnpack: Array, scale: float, zero_point: int) -> Parity:
+    if reference.dtype.kind != "b" and reference.dtype.itemsize <= 2:
+        levels = 2 ** (8 * reference.dtype.itemsize) - 1
+    else:  # class numbers and the like: the range of their type says nothing
+        levels = max(1, int(reference.max()) - int(reference.min()))
+    candidate, reference, xnnpack = (a.astype(np.int64) for a in (candidate, reference, xnnpack))
+    apart = np.abs(candidate - reference)
+    most, allowed = int(apart.max()), int(np.abs(xnnpack - reference).max())
+    distances, counts = np.unique(apart, return_counts=True)
+    return Parity(
+        max_abs=most * scale,
+        range=levels * scale,
+        relative=most / levels,
+        cosine=cosine(candidate - zero_point, reference - zero_point),
+        lsb_histogram={int(d): int(c) for d, c in zip(distances, counts, strict=True)},
+        tolerance=allowed * scale,
+        passed=most <= allowed,
+        exact=most == 0,
+        size=reference.size,
+    )
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Cosine similarity of two arrays read as vectors, in [-1, 1]; 1 for two zero vectors, 0 where one is zero."""
+    a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    largest = float(np.abs(a).max(initial=0)), float(np.abs(b).max(initial=0))
+    if not all(largest):
+        return 1.0 if largest == (0, 0) else 0.0
+    a, b = a / largest[0], b / largest[1]  # so that squares neither overflow nor vanish
+    return float(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1))
+
+
+def snr_db(candidate: Array, reference: Array) -> float:
+    """Signal-to-noise ratio in dB: the reference's power over the difference's; infinite where they are equal."""
+    signal, noise = reference.astype(np.float64), candidate.astype(np.float64) - reference.astype(np.float64)
+    power, error = float(np.square(signal).sum()), float(np.square(noise).sum())
+    if error == 0:
+        return math.inf
+    return 10 * math.log10(power / error) if power else -math.inf

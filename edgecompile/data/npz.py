@@ -1,0 +1,125 @@
+"""Tasks from .npz files."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgecompile import metrics
+from edgecompile.data.checks import check_arrays, named
+from edgecompile.errors import DataError, perhaps
+from edgecompile.task import CLASSIFICATION, REGRESSION, UNLABELED, Array, Arrays, Split, Task
+
+NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test", "x")
+
+
+def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
+    """{x_train: {input: array}, ...}"""
+    found: dict[str, dict[str, Array]] = {}
+    try:
+        opened = np.load(path, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} holds a single array, not an .npz archive", hint="save it with numpy.savez")
+        with opened as file:
+            for key in file.files:
+                base, _, name = key.partition("/")
+                if base not in NPZ_KEYS:
+                    raise DataError(
+                        f"{path}: unknown key {key!r}; expected {', '.join(NPZ_KEYS)} (or x_train/<input>, "
+                        f"y_train/<output>, ...), received {', '.join(file.files)}",
+                        hint=perhaps(base, NPZ_KEYS),
+                    )
+                found.setdefault(base, {})[name] = file[key]
+    # A pickled (object) array is a ValueError here: it is never loaded, since it can run code.
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} can't be read as .npz: {error}", hint="save plain arrays with numpy.savez") from error
+    for base, arrays in found.items():
+        if "" in arrays and len(arrays) > 1:
+            raise DataError(f"{path} has both {base} and {base}/<name>", hint=f"name every array: {base}/<name>")
+        check_arrays(base, arrays)
+    return found
+
+
+def load_npz(path: Path) -> Task:
+    """Labels that are integers or one-hot rows make a classification, floats a regression, none an unlabelled task."""
+    found = _read_npz(path)
+    if not found:
+        raise DataError(f"{path} holds no arrays; expected {', '.join(NPZ_KEYS[:4])}, or x alone")
+    if "x" in found:
+        if len(found) > 1:
+            raise DataError(
+                f"{path} has x beside {', '.join(sorted(set(found) - {'x'}))}",
+                hint="x stands alone; with labels it is x_train, y_train, x_test, y_test",
+            )
+        return _unlabeled(path.stem, found["x"], None)
+    for x, y in (("x_train", "y_train"), ("x_test", "y_test")):
+        if y in found and x not in found:
+            raise DataError(f"{path} has {y} but no {x}", hint=f"add {x}")
+    if "y_train" in found and "y_test" not in found:
+        raise DataError(
+            f"{path} has training labels but no labelled test set to judge by; received {', '.join(found)}",
+            hint="add x_test and y_test, held back from training",
+        )
+    if "x_train" in found and "x_test" in found:
+        _check_same(path, found["x_train"], found["x_test"], "x_train", "x_test")
+    if "y_test" not in found:
+        return _unlabeled(path.stem, found.get("x_train", found.get("x_test", {})), found.get("x_test"))
+    labels: dict[str, Arrays] = {key: found[key] for key in ("y_train", "y_test") if key in found}
+    if len(labels) == 2:
+        _check_same(path, labels["y_train"], labels["y_test"], "y_train", "y_test", shapes=False)
+    kind, labels = _kind_of_labels(path, labels)
+    train = Split(found["x_train"], labels.get("y_train")) if "x_train" in found else None
+    test = Split(found["x_test"], labels["y_test"])
+    return Task(path.stem, kind, train, test, metrics.for_kind(kind), fingerprint="")
+
+
+def _unlabeled(name: str, x: Arrays, test: Arrays | None) -> Task:
+    """Without labels nothing is trained or judged: the same samples calibrate and serve as inputs for parity."""
+    return Task(name, UNLABELED, Split(x), Split(test if test is not None else x), None, fingerprint="")
+
+
+def _check_same(path: Path, train: Arrays, test: Arrays, a: str, b: str, shapes: bool = True) -> None:
+    if set(train) != set(test):
+        raise DataError(f"{path}: {a} has {named(train)}, {b} has {named(test)}", hint="name both alike")
+    for name in train:
+        if shapes and train[name].shape[1:] != test[name].shape[1:]:
+            raise DataError(
+                f"{path}: samples of {a} have shape {list(train[name].shape[1:])}, "
+                f"those of {b} {list(test[name].shape[1:])}",
+                hint="give both the model's input shape",
+            )
+
+
+def _kind_of_labels(path: Path, labels: Mapping[str, Arrays]) -> tuple[str, dict[str, Arrays]]:
+    """(kind, labels as the metrics take them): integers are class numbers, one-hot rows become them, else targets."""
+    every = [array for arrays in labels.values() for array in arrays.values()]
+    if all(_is_one_hot(array) for array in every):
+        return CLASSIFICATION, {
+            key: {name: array.argmax(axis=1) for name, array in arrays.items()} for key, arrays in labels.items()
+        }
+    kinds = {CLASSIFICATION if array.dtype.kind in "bui" else REGRESSION for array in every}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{path}: some labels are integers (classes) and some are floats (targets)",
+            hint="make them alike, or return a Task with a metric of your own from module:function",
+        )
+    if kinds == {REGRESSION}:
+        return REGRESSION, dict(labels)
+    return CLASSIFICATION, {
+        key: {name: _class_numbers(array) for name, array in arrays.items()} for key, arrays in labels.items()
+    }
+
+
+def _is_one_hot(array: Array) -> bool:
+    if array.ndim != 2 or array.shape[1] < 2 or not len(array):
+        return False
+    return bool(np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all())
+
+
+def _class_numbers(array: Array) -> Array:
+    """A column of class numbers, [n, 1], is a vector of them."""
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array

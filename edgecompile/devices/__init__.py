@@ -1,0 +1,1 @@
+"""Where bundles run: this machine today, boards by the same Protocol."""

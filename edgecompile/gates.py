@@ -1,0 +1,93 @@
+"""The gates: each looks at one promise. A build whose gate fails ends with that gate's error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgecompile.errors import (
+    AccuracyGateError,
+    EdgecompileError,
+    LatencyGateError,
+    ParityGateError,
+    SizeGateError,
+)
+from edgecompile.units import format_ms, format_size
+
+
+@dataclass(frozen=True)
+class Check:
+    """passed None: there was no limit to check, or nothing to check it on (the text says which)."""
+
+    name: str
+    passed: bool | None
+    text: str
+    error: type[EdgecompileError]
+    hint: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "passed": self.passed, "text": self.text}
+
+
+def enforce(checks: Sequence[Check]) -> None:
+    for check in checks:
+        if check.passed is False:
+            raise check.error(f"gate {check.name}: {check.text}; the bundle was not written", hint=check.hint)
+
+
+def parity(verdicts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Check:
+    """At least one candidate computes what the reference kernels do; one that doesn't is left out and named."""
+    failed = {
+        name: next(v for v in outputs.values() if not v["passed"])
+        for name, outputs in verdicts.items()
+        if not all(v["passed"] for v in outputs.values())
+    }
+    named = "; ".join(
+        f"{name} differs by {v['max_abs']:.3g}, allowed {v['tolerance']:.3g}" for name, v in failed.items()
+    )
+    text = named or f"{len(verdicts)} of {len(verdicts)} candidates agree with LiteRT's reference kernels"
+    return Check("parity", len(failed) < len(verdicts), text, ParityGateError, "report it: the engine computes wrongly")
+
+
+def tolerance(distance: Mapping[str, Mapping[str, float]], allowed: float) -> Check:
+    """The task's own limit on the distance to the float model, as a share of the output's range."""
+    worst = max(d["relative"] for d in distance.values())
+    text = f"outputs are {worst:.3g} of their range from the float model's, the task allows {allowed:.3g}"
+    return Check("tolerance", worst <= allowed, text, ParityGateError, "take a milder recipe (float16, float)")
+
+
+def size(actual: int, limit: int | None) -> Check:
+    hint = "take a stronger recipe (prune-qat, int8), or a smaller model"
+    if limit is None:
+        return Check("size", None, f"{format_size(actual)}, no limit given", SizeGateError, hint)
+    text = f"{format_size(actual)} ({actual} B), allowed {format_size(limit)} ({limit} B)"
+    return Check("size", actual <= limit, text, SizeGateError, hint)
+
+
+def latency(p50: float | None, limit: float | None) -> Check:
+    hint = "take a recipe with int8 arithmetic, more --threads, or a smaller model"
+    if p50 is None:
+        return Check("latency", None, "not measured: there is no device", LatencyGateError, hint)
+    if limit is None:
+        return Check("latency", None, f"p50 {format_ms(p50)}, no limit given", LatencyGateError, hint)
+    return Check(
+        "latency", p50 <= limit, f"p50 {format_ms(p50)}, allowed {format_ms(limit)}", LatencyGateError, hint
+    )
+
+
+def accuracy(after: Mapping[str, Any] | None, max_drop: float | None) -> Check:
+    """The drop against the float model on the test set. `after`: what the test stage found, None without labels."""
+    hint = "a milder recipe, more --budget-minutes for a trained one, or a larger --max-drop"
+    if after is None:
+        return Check("accuracy", None, "not measured: the data has no labelled test set", AccuracyGateError, hint)
+    low, high = after["interval"]
+    drop, unit = after["drop"], after["drop_unit"]
+    text = (
+        f"{after['metric']} {after['value']:.4f} against {after['before']:.4f} of the float model on "
+        f"{after['samples']} test samples: {'drop' if drop >= 0 else 'gain'} {abs(drop):.2f}{unit} "
+        f"(95% interval of the difference {low:+.4f} to {high:+.4f})"
+    )
+    if max_drop is None:
+        return Check("accuracy", None, f"{text}, no limit", AccuracyGateError, hint)
+    return Check("accuracy", drop <= max_drop, f"{text}, allowed {max_drop:g}{unit}", AccuracyGateError, hint)

@@ -1,0 +1,170 @@
+"""One stage as a job: all it depends on, its cache key, and how it runs in the worker.
+
+A job is a pure function of its fields, and plain enough to be sent to another process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecompile import __version__, data
+from edgecompile.artifact import Artifact, StageRecord, sha256_json
+from edgecompile.data import DataSource
+from edgecompile.loaders.base import LoadOptions
+from edgecompile.stages.base import Context, Progress, Stage
+from edgecompile.task import Task
+
+TOOLS = (
+    "tensorflow",
+    "tf-keras",
+    "keras",
+    "tensorflow-model-optimization",
+    "ai-edge-quantizer",
+    "ai-edge-litert",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all jobs of one build share."""
+
+    data: DataSource | None
+    fingerprint: str | None
+    options: LoadOptions
+    io: str
+    seed: int
+    tensorboard: Path | None
+    image_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """`depends`: digests of what else the stage reads (another stage's key, a device's identity)."""
+
+    stage: Stage
+    artifact: Artifact | None
+    settings: Settings
+    budget_seconds: float | None = None
+    depends: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Digest of everything the result depends on: inputs, configuration, data, seed, tools, our own code."""
+        s = self.settings
+        optional = {
+            "task": [s.fingerprint, s.image_size],
+            "io": s.io,
+            "options": dataclasses.asdict(s.options),
+            "budget": self.budget_seconds,
+        }
+        return sha256_json(
+            {
+                "stage": self.stage.name,
+                "code": code_digest(type(self.stage)),
+                "config": self.config(),
+                "input": self.artifact.history[-1].key if self.artifact else None,
+                "seed": s.seed,
+                "tools": tool_versions(),
+                "depends": self.depends,
+                **{name: value for name, value in optional.items() if name in self.stage.uses},
+            }
+        )[:32]
+
+    def config(self) -> dict[str, Any]:
+        """The stage's fields; paths are left out, as `depends` and `digest` say what is in them."""
+        fields = dataclasses.asdict(self.stage)  # type: ignore[call-overload]
+        return {name: value for name, value in fields.items() if name not in PATH_FIELDS}
+
+
+PATH_FIELDS = ("path", "golden", "baseline_outputs", "candidates", "candidate")
+
+
+@functools.lru_cache
+def tool_versions() -> dict[str, str]:
+    """Versions of the packages that shape results; cheap, since nothing is imported."""
+    versions = {"edgecompile": __version__, "python": ".".join(map(str, sys.version_info[:3]))}
+    for name in TOOLS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
+
+
+@functools.lru_cache
+def code_digest(kind: type) -> str:
+    """Digest of the module that holds the stage and of what every stage relies on."""
+    package = Path(__file__).parent
+    files = [Path(inspect.getfile(kind)), package / "training.py", package / "stages" / "trainable.py", package / "task.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+_tasks: dict[tuple[DataSource, tuple[int, int] | None], Task] = {}
+
+
+def task_of(settings: Settings) -> Task | None:
+    """The task, loaded once in this process."""
+    if settings.data is None:
+        return None
+    key = (settings.data, settings.image_size)
+    if key not in _tasks:
+        _tasks[key] = data.load(settings.data, image_size=settings.image_size)
+    return _tasks[key]
+
+
+def run_job(job: Job, out: Path, work: Path, *, report: Callable[[Progress], None]) -> Artifact:
+    """Run the stage; the new artifact, its files in `out`. In the worker process."""
+    from edgecompile.stages.evaluate import predictor, validation
+    from edgecompile.worker import seed_everything
+
+    _import_tensorflow_if(job.stage)
+    seed_everything(job.settings.seed)
+    began = time.monotonic()
+    task = task_of(job.settings)
+    s = job.settings
+    logs = s.tensorboard / job.stage.name if s.tensorboard else None
+    ctx = Context(out, work, task, s.io, s.options, s.seed, job.budget_seconds, logs, report)
+    outcome = job.stage.run(job.artifact, ctx)  # type: ignore[arg-type]
+    history = job.artifact.history if job.artifact else ()
+    made = Artifact(outcome.kind, outcome.files, outcome.signature, history, outcome.meta)
+    metrics = outcome.metrics
+    if job.artifact and job.stage.name in COMPRESSING and task is not None:
+        metrics = metrics | validation(task, outcome.signature, predictor(made, ctx), ctx)
+    record = StageRecord(
+        stage=job.stage.name,
+        key=job.key,
+        config=job.config(),
+        tools=tool_versions(),
+        seconds=round(time.monotonic() - began, 3),
+        date=now(),
+        metrics=metrics,
+        notes=outcome.notes,
+    )
+    return made.replace(history=(*history, record))
+
+
+COMPRESSING = ("prune", "qat", "convert", "quantize")
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _import_tensorflow_if(stage: Stage) -> None:
+    """Seeds can only be set on what is imported: have TensorFlow in place before a stage that uses it."""
+    if stage.name not in ("quantize", "verify", "test"):
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
+        import tf_keras  # noqa: F401

@@ -1,0 +1,33 @@
+"""Keras 3 models: .keras files, and .h5 files that Keras 3 wrote."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from edgecompile.artifact import KERAS3
+from edgecompile.errors import ModelError
+from edgecompile.loaders.base import LoadOptions, SourceModel, custom_objects, keras_source, with_suffix
+from edgecompile.loaders.keras2 import guarded, layer_names, read_config, require_graph
+from edgecompile.loaders.safety import check_config
+
+
+def load(path: Path, options: LoadOptions) -> SourceModel:
+    """A Keras 3 file as a source of kind KERAS3; raises what `edgecompile.loaders.load` documents."""
+    import keras
+    from keras.src.models.functional import Functional
+
+    if keras.backend.backend() != "tensorflow":
+        raise ModelError(
+            f"Keras runs on {keras.backend.backend()!r}; conversion needs the backend 'tensorflow'",
+            hint="unset KERAS_BACKEND, or set it to tensorflow",
+        )
+    check_config(read_config(path), options, layer_names(keras), str(path))
+    objects = custom_objects(options)
+    suffix = ".keras" if zipfile.is_zipfile(path) else ".h5"
+    with with_suffix(path, suffix) as named, keras.saving.custom_object_scope(objects):
+        model = guarded(
+            path, lambda: keras.saving.load_model(named, compile=False, safe_mode=not options.allow_unsafe)
+        )
+        require_graph(model, keras.Sequential, Functional, path, options)
+        return keras_source(KERAS3, path, model, options)

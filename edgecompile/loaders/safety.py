@@ -1,0 +1,169 @@
+"""What a model file may bring along: its configuration is read as plain data before Keras sees it.
+
+Without `allow_unsafe` layers that carry code are refused: Lambda and marshalled functions, layers that unpickle or
+that load another file, and TensorFlow operators that touch files or call Python. A class from a module other than
+Keras's is refused unless the user named it: Keras would import that module, whatever it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from edgecompile.errors import ModelError, UnsafeModelError, UnsupportedLayerError
+from edgecompile.loaders.base import LoadOptions
+
+UNSAFE_CLASSES = {
+    "Lambda": "a Python function",
+    "__lambda__": "a marshalled Python function",
+    "TorchModuleWrapper": "a pickled module",
+    "TFSMLayer": "the path of another model to load",
+    "JaxLayer": "a serialized program",
+    "FlaxLayer": "a serialized program",
+}
+UNSAFE_OPERATORS = frozenset(
+    {"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles", "DeleteFile", "LoadLibrary"}
+)
+UNSAFE_SYMBOLS = ("io.", "raw_ops.", "py_function", "numpy_function", "load_library", "load_op_library")
+TRUSTED_ROOTS = frozenset({"keras", "tf_keras", "builtins", "tensorflow"})
+# Written by tf-keras for calls of TensorFlow functions in a functional model; not in tf_keras.layers.
+INTERNAL_LAYERS = frozenset({"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty",
+                             "TensorFlowOpLayer", "AddLoss", "AddMetric", "ModuleWrapper"})  # fmt: skip
+HINT = "if you trust where the file comes from, --allow-unsafe runs it; a layer of your own with --custom is better"
+
+
+def check_config(config: Any, options: LoadOptions, known: Collection[str], source: str) -> None:
+    """Refuse what a model's configuration (parsed JSON) must not hold.
+
+    known: the names of the layer classes that the library which loads the file has
+    source: how to call the file in messages
+    UnsafeModelError for code, UnsupportedLayerError for a layer class that is neither known nor named by --custom.
+    """
+    custom = {spec.partition(":")[2] for spec in options.custom}
+    for node, layer in _objects(config, "model"):
+        name = node.get("class_name")
+        if not options.allow_unsafe:
+            _refuse_code(node, layer, source)
+        if not isinstance(name, str) or name in custom:
+            continue
+        foreign = str(node.get("module") or "keras").partition(".")[0] not in TRUSTED_ROOTS
+        if foreign and not (_is_layer(node) or options.allow_unsafe):
+            raise ModelError(
+                f"{source}: {layer!r} uses {name} of module {node['module']!r}, which is not Keras's",
+                hint=f"name it with --custom {node['module']}:{name}",
+            )
+        if _is_layer(node) and (foreign or _unknown(name, known)):
+            module = node["module"] if foreign else "module"
+            raise UnsupportedLayerError(
+                f"{source}: layer {layer!r} is of the class {name!r}, which Keras doesn't have",
+                hint=f"name it with --custom {module}:{name}",
+            )
+
+
+def _refuse_code(node: dict[str, Any], layer: str, source: str) -> None:
+    name = node.get("class_name")
+    if name in UNSAFE_CLASSES:
+        raise UnsafeModelError(f"{source}: layer {layer!r} ({name}) carries {UNSAFE_CLASSES[name]}", hint=HINT)
+    if name in ("TFOpLambda", "ClassMethod"):
+        config = node.get("config")
+        symbol = str(config.get("function") or config.get("cls_symbol")) if isinstance(config, dict) else ""
+        if symbol.startswith(UNSAFE_SYMBOLS):
+            raise UnsafeModelError(f"{source}: layer {layer!r} calls tf.{symbol}", hint=HINT)
+
+
+def _is_layer(node: dict[str, Any]) -> bool:
+    """Layers stand in a model's list of layers: they alone have inbound nodes, a build config or a name."""
+    config = node.get("config")
+    return "inbound_nodes" in node or "build_config" in node or (
+        isinstance(config, dict) and "name" in config and "trainable" in config
+    )
+
+
+def _unknown(name: str, known: Collection[str]) -> bool:
+    return name not in known and name not in INTERNAL_LAYERS and name not in UNSAFE_CLASSES
+
+
+def _objects(value: Any, layer: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """All serialized objects in a configuration, outermost first, each with the name of the layer it belongs to."""
+    if isinstance(value, dict):
+        if "class_name" in value:
+            config = value.get("config")
+            own = value.get("name") or (config.get("name") if isinstance(config, dict) else None)
+            if isinstance(own, str) and (_is_layer(value) or value["class_name"] in UNSAFE_CLASSES):
+                layer = own
+            yield value, layer
+        elif _is_marshalled(value.get("value")):
+            yield {"class_name": "__lambda__"}, layer
+        for item in value.values():
+            yield from _objects(item, layer)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _objects(item, layer)
+
+
+def _is_marshalled(value: Any) -> bool:
+    """Whether `value` is what tf-keras writes for a lambda without naming its class: (code, defaults, closure)."""
+    return isinstance(value, list) and len(value) == 3 and isinstance(value[0], str) and len(value[0]) > 40
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+    """Parsed JSON, or a ModelError that says the file is damaged."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"{source}: its configuration is not valid JSON: {error}", hint="save it again") from error
+
+
+def check_saved_model(folder: Path, options: LoadOptions, known: Collection[str]) -> Any:
+    """Check a SavedModel's operators and its Keras metadata. Returns the metadata of the root object (parsed JSON
+    with "identifier" added), or None where Keras did not write the SavedModel."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorflow.core.protobuf import saved_model_pb2
+    from tf_keras.protobuf import saved_metadata_pb2
+
+    source = str(folder)
+    proto, metadata = saved_model_pb2.SavedModel(), saved_metadata_pb2.SavedMetadata()
+    try:
+        proto.ParseFromString((folder / "saved_model.pb").read_bytes())
+        if (folder / "keras_metadata.pb").is_file():
+            metadata.ParseFromString((folder / "keras_metadata.pb").read_bytes())
+    except DecodeError as error:
+        raise ModelError(f"{source}: saved_model.pb is damaged or cut short", hint="export it again") from error
+    if not proto.meta_graphs:
+        raise ModelError(f"{source}: saved_model.pb holds no graph", hint="export the model again")
+    graph = proto.meta_graphs[0]
+    if not options.allow_unsafe:
+        nodes = [*graph.graph_def.node, *(n for f in graph.graph_def.library.function for n in f.node_def)]
+        for node in nodes:
+            if node.op in UNSAFE_OPERATORS:
+                raise UnsafeModelError(f"{source}: operator {node.op} ({node.name}) touches files or calls Python",
+                                       hint=HINT)  # fmt: skip
+    written = [(n.identifier, n.node_path, n.metadata) for n in metadata.nodes]
+    if not written:  # before TensorFlow 2.5 it stood in the object graph
+        written = [
+            (n.user_object.identifier, "root" if i == 0 else "", n.user_object.metadata)
+            for i, n in enumerate(graph.object_graph_def.nodes)
+            if n.WhichOneof("kind") == "user_object" and n.user_object.identifier.startswith("_tf_keras")
+        ]
+    root = None
+    for identifier, node_path, text in written:
+        config = parse_json(text, source) if text else {}
+        # A revived layer runs the graph that was saved, not the class: foreign classes are no danger here,
+        # code in the configuration is (Keras deserializes it where it knows the class).
+        named = {**config, "build_config": None} if isinstance(config, dict) and "class_name" in config else config
+        if not options.allow_unsafe:
+            for node, layer in _objects(named, str(node_path)):
+                _refuse_code(node, layer, source)
+        if node_path == "root" and isinstance(config, dict):
+            root = {**config, "identifier": identifier, "unknown": _first_unknown(named, known)}
+    return root
+
+
+def _first_unknown(config: Any, known: Collection[str]) -> str | None:
+    for node, _ in _objects(config, ""):
+        name = node.get("class_name")
+        if isinstance(name, str) and _is_layer(node) and _unknown(name, known) and name not in ("Functional", "Model"):
+            return name
+    return None

@@ -1,0 +1,72 @@
+"""manifest.json: what a bundle promises and how it was made. Its JSON Schema ships beside this file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecompile.errors import BundleError
+
+SCHEMA_VERSION = 1
+SCHEMA_FILE = Path(__file__).parent / "manifest.schema.json"
+
+MEASURED, ESTIMATED, SIMULATED, EMULATED = "measured", "estimated", "simulated", "emulated-instructions"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number and all that is needed to believe it.
+
+    name: ends in its statistic where there is one (latency_p50). of: "source", "model" (the bundle's) or a
+    candidate's id. label: measured | estimated | simulated | emulated-instructions. unit: "ms", "B", "MB", ...;
+    "" for a ratio. runs: timed repetitions; samples: inputs of `split` it was computed on.
+    """
+
+    name: str
+    of: str
+    value: float
+    unit: str
+    label: str
+    device: str
+    date: str
+    threads: int | None = None
+    runs: int | None = None
+    split: str | None = None
+    samples: int | None = None
+    executed_on: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find(manifest: Mapping[str, Any], name: str, of: str) -> float | None:
+    """The value of one figure of a manifest, None where it has none."""
+    values = [f["value"] for f in manifest["figures"] if f["name"] == name and f["of"] == of]
+    return values[0] if values else None
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_manifest(bundle: Path) -> dict[str, Any]:
+    """A bundle's manifest. BundleError where the folder isn't a bundle or its manifest is damaged."""
+    path = bundle / "manifest.json"
+    if not path.is_file():
+        raise BundleError(f"{bundle} is not a bundle: it has no manifest.json", hint="make one with edgecompile build")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise BundleError(f"{path} is damaged: {problem}", hint="build the bundle again") from None
+    missing = [key for key in ("schema", "model", "files", "figures", "winner") if key not in data] if isinstance(data, dict) else ["schema"]
+    if missing:
+        raise BundleError(f"{path} is not a manifest: {missing[0]!r} is missing", hint="build the bundle again")
+    if data["schema"] != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {data['schema']}, this edgecompile reads {SCHEMA_VERSION}",
+            hint="build the bundle again, or use the edgecompile it was built with",
+        )
+    return data

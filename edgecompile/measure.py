@@ -1,0 +1,151 @@
+"""Latency and memory of candidates on a device, kept with their date: a figure is repeated only when asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecompile.artifact import StageRecord, sha256_json
+from edgecompile.backends.base import Candidate
+from edgecompile.cache import Cache, writing
+from edgecompile.devices.base import BenchCandidate, BenchJob, BenchResult, statistics
+from edgecompile.devices.local import LocalDevice
+from edgecompile.job import now, tool_versions
+from edgecompile.manifest import MEASURED, Figure
+from edgecompile.ondevice import runner
+from edgecompile.stages.base import Progress
+from edgecompile.task import Array
+
+WARMUP, RUNS, MIN_SECONDS = 20, 200, 0.5
+_HISTOGRAM_BINS = 40
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """results: by candidate id, what `statistics` gives plus init_ms, peak_rss_mb and a histogram of latencies."""
+
+    device: str
+    threads: int
+    date: str
+    results: Mapping[str, Mapping[str, Any]]
+    environment: Mapping[str, Any]
+    key: str
+    seconds: float
+
+    def p50(self, candidate: str) -> float:
+        return float(self.results[candidate]["p50"])
+
+    @property
+    def record(self) -> StageRecord:
+        latencies = {name: {"latency_p50": result["p50"]} for name, result in self.results.items()}
+        config = {"warmup": WARMUP, "threads": self.threads}
+        return StageRecord("benchmark", self.key, config, tool_versions(), self.seconds, self.date, latencies)
+
+    def figures(self, candidate: str, of: str) -> list[Figure]:
+        """The candidate's figures, under the name `of`."""
+        result = self.results[candidate]
+        names = {f"latency_{s}": ("ms", result[s]) for s in ("p50", "p90", "p95", "p99", "mean", "std")}
+        names |= {"init_time": ("ms", result["init_ms"]), "peak_rss": ("MB", result["peak_rss_mb"])}
+        return [
+            Figure(
+                name=name,
+                of=of,
+                value=value,
+                unit=unit,
+                label=MEASURED,
+                device=self.device,
+                date=self.date,
+                threads=self.threads,
+                runs=result["runs"] if name.startswith("latency") else 1,
+                executed_on="LiteRT in a fresh process on this machine",
+            )
+            for name, (unit, value) in names.items()
+        ]
+
+
+def measure(
+    candidates: Sequence[Candidate],
+    inputs: Mapping[str, Array],
+    *,
+    depends: tuple[str, ...],
+    cache: Cache,
+    again: bool,
+    report: Callable[[Progress], None],
+    runs: int = RUNS,
+    warmup: int = WARMUP,
+) -> tuple[Measurement, bool]:
+    """(figures of all candidates, run interleaved on this machine; whether they came from the cache)."""
+    device = LocalDevice()
+    facts = device.facts()
+    key = sha256_json(
+        {
+            "device": facts.identity,
+            "runner": hashlib.sha256(Path(runner.__file__).read_bytes()).hexdigest(),
+            "candidates": [[c.id, c.threads, sorted(c.config.items())] for c in candidates],
+            "depends": depends,
+            "runs": [warmup, runs],
+            "tools": tool_versions(),
+        }
+    )[:32]
+    path = cache.root / "measurements" / f"{key}.json"
+    if path.is_file() and not again:
+        return Measurement(**json.loads(path.read_text())), True
+    result = run(device, candidates, inputs, runs=runs, warmup=warmup, report=report, key=key)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(json.dumps(asdict(result)))
+        scratch.replace(path)
+    return result, False
+
+
+def run(
+    device: LocalDevice,
+    candidates: Sequence[Candidate],
+    inputs: Mapping[str, Array],
+    *,
+    runs: int,
+    warmup: int,
+    report: Callable[[Progress], None],
+    key: str = "",
+) -> Measurement:
+    """Measure now."""
+    job = BenchJob(
+        candidates=tuple(
+            BenchCandidate(c.id, c.model, bool(c.config.get("xnnpack", True)), c.threads, c.backend) for c in candidates
+        ),
+        inputs=inputs,
+        warmup=warmup,
+        runs=runs,
+        min_seconds=MIN_SECONDS,
+    )
+    began = now()
+    bench = device.benchmark(job, lambda done, total: report(Progress("rounds", done, total)))
+    name = device.facts().name
+    return Measurement(
+        device=name,
+        threads=max(c.threads for c in candidates),
+        date=began,
+        results={c.id: _summary(bench, c.id) for c in candidates},
+        environment={"before": dict(bench.before), "after": dict(bench.after), "cpus": list(bench.cpus)},
+        key=key,
+        seconds=round(sum(sum(t.times_ms) for t in bench.candidates.values()) / 1000, 3),
+    )
+
+
+def _summary(bench: BenchResult, candidate: str) -> dict[str, Any]:
+    times = bench.candidates[candidate]
+    counts, edges = np.histogram(times.times_ms, bins=_HISTOGRAM_BINS)
+    return {
+        **statistics(times.times_ms),
+        "init_ms": times.init_ms,
+        "peak_rss_mb": times.peak_rss_mb,
+        "baseline_rss_mb": times.baseline_rss_mb,
+        "histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
+    }

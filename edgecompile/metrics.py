@@ -1,0 +1,132 @@
+"""The metrics that tasks are judged by.
+
+Labels, outputs and inputs come as in `task.Metric.score`: {name: array}, the key "" standing for "the only one".
+All arithmetic is float64, so that a score doesn't depend on the order in which samples were run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgecompile.errors import DataError
+from edgecompile.task import AUTOENCODER, CLASSIFICATION, REGRESSION, Array, Arrays, Metric
+
+
+def _pairs(labels: Arrays, outputs: Arrays) -> Iterator[tuple[Array, Array]]:
+    """(labels, output) for each labelled output."""
+    if len(labels) == 1 and len(outputs) == 1:
+        yield next(iter(labels.values())), next(iter(outputs.values()))
+        return
+    if missing := set(labels) - set(outputs):
+        raise DataError(
+            f"labels are given for {sorted(labels)}, the model has outputs {sorted(outputs)}: "
+            f"{sorted(missing)} can't be matched",
+            hint="name labels after the model's outputs, in the .npz as y_test/<output>",
+        )
+    for name, label in labels.items():
+        yield label, outputs[name]
+
+
+def _sample_means(values: Array) -> Array:
+    means: Array = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
+    return means
+
+
+def _correct(label: Array, output: Array) -> Array:
+    """Share of right answers in each sample, float64 [n] (0 or 1 unless a sample has several labels)."""
+    if output.ndim > label.ndim and output.shape[-1] == 1:
+        output = output[..., 0]
+    if output.ndim > label.ndim:
+        predicted = output.argmax(axis=-1)
+    else:
+        # One score for two classes. A sigmoid's stay within [0, 1]; anything outside tells of logits.
+        is_probability = output.min() >= 0 and output.max() <= 1
+        predicted = output > (0.5 if is_probability else 0)
+    if predicted.shape != label.shape:
+        raise DataError(
+            f"class labels of shape {list(label.shape)} don't fit an output of shape {list(output.shape)}",
+            hint="labels are class numbers: one for each row of scores",
+        )
+    return _sample_means(predicted == label)
+
+
+def _squared_error(label: Array, output: Array) -> Array:
+    """Mean squared error of each sample, float64 [n]."""
+    if output.size != label.size or len(output) != len(label):
+        raise DataError(
+            f"labels of shape {list(label.shape)} don't fit an output of shape {list(output.shape)}",
+            hint="give one value for each of the model's",
+        )
+    difference = np.subtract(output.reshape(len(output), -1), label.reshape(len(label), -1), dtype=np.float64)
+    return _sample_means(np.square(difference, out=difference))
+
+
+def _mean_of(name: str, sample: Callable[[Array, Array], Array], higher_is_better: bool) -> Metric:
+    """A metric that is a mean over samples, and over outputs where there are several."""
+
+    def per_sample(labels: Arrays, outputs: Arrays, inputs: Arrays) -> Array:  # noqa: ARG001
+        values: Array = np.mean([sample(label, output) for label, output in _pairs(labels, outputs)], axis=0)
+        return values
+
+    def score(labels: Arrays, outputs: Arrays, inputs: Arrays) -> float:
+        return float(per_sample(labels, outputs, inputs).mean())
+
+    return Metric(name, score, higher_is_better, per_sample)
+
+
+@dataclass(frozen=True)
+class RowScore:
+    """A score in two steps: a number for each row of labels, then one for all of them.
+
+    The first step is the costly one; a bootstrap repeats only the second.
+    """
+
+    rows: Callable[[Arrays, Arrays, Arrays], Array]
+    summary: Callable[[Array, Array], float]
+
+    def __call__(self, labels: Arrays, outputs: Arrays, inputs: Arrays) -> float:
+        (label,) = labels.values()
+        return self.summary(label, self.rows(labels, outputs, inputs))
+
+
+def _reconstruction_errors(labels: Arrays, outputs: Arrays, inputs: Arrays) -> Array:
+    """Mean squared reconstruction error of each labelled clip, float64 [clips].
+
+    Rows of inputs and outputs are windows, clip after clip, the same number of them for each clip.
+    """
+    (label,), (output,), (source,) = labels.values(), outputs.values(), inputs.values()
+    if len(source) % len(label):
+        raise DataError(
+            f"{len(source)} windows can't be shared among {len(label)} labelled clips",
+            hint="give every clip the same number of windows, clip after clip",
+        )
+    errors = _squared_error(source, output)
+    return _sample_means(errors.reshape(len(label), -1))
+
+
+def _auc(label: Array, scores: Array) -> float:
+    """Area under the ROC curve: the share of (anomaly, normal) pairs that are ranked rightly, ties counting half.
+
+    NaN where only one class is present. By mean ranks (Mann-Whitney): a bootstrap takes it 2,000 times.
+    """
+    positive = label > 0
+    n, m = int(positive.sum()), int((~positive).sum())
+    if not n or not m:
+        return math.nan
+    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    mean_ranks = np.cumsum(counts) - (counts - 1) / 2
+    return float((mean_ranks[group][positive].sum() - n * (n + 1) / 2) / (n * m))
+
+
+accuracy = _mean_of("accuracy", _correct, higher_is_better=True)
+mse = _mean_of("mse", _squared_error, higher_is_better=False)
+autoencoder_auc = Metric("auc", RowScore(_reconstruction_errors, _auc))
+
+
+def for_kind(kind: str) -> Metric | None:
+    """The metric that a task of this kind has unless it says otherwise; None for unlabelled data."""
+    return {CLASSIFICATION: accuracy, REGRESSION: mse, AUTOENCODER: autoencoder_auc}.get(kind)

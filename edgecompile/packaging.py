@@ -1,0 +1,157 @@
+"""The last step: everything a build found out becomes a manifest, a report and a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import platform
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from edgecompile import bundle, report
+from edgecompile.artifact import TFLITE, Artifact, StageRecord
+from edgecompile.backends.base import Candidate
+from edgecompile.gates import Check
+from edgecompile.inspection import inspect_tflite
+from edgecompile.job import now, tool_versions
+from edgecompile.manifest import MEASURED, SCHEMA_VERSION, Figure, write_manifest
+from edgecompile.measure import Measurement
+from edgecompile.optimization import graph_changes
+from edgecompile.request import Plan
+from edgecompile.tflite_file import read
+
+
+@dataclass(frozen=True)
+class Result:
+    plan: Plan
+    source: Artifact
+    artifact: Artifact
+    uncompressed: Artifact
+    baseline: Artifact
+    parity: Artifact
+    tested: Artifact | None
+    measurement: Measurement | None
+    candidates: tuple[Candidate, ...]
+    winner: Candidate
+    why: str
+    checks: tuple[Check, ...]
+    float_id: str
+
+
+def write(result: Result) -> dict[str, Any]:
+    """Write the bundle in place of the one that may be there; its manifest."""
+    with bundle.replacing(result.plan.out) as folder:
+        shutil.copyfile(result.artifact.model, folder / "model.tflite")
+        shutil.copyfile(result.parity.files["golden"], folder / "golden.npz")
+        manifest = _manifest(result)
+        (folder / "report.html").write_text(report.render(manifest), encoding="utf-8")
+        manifest["files"] = bundle.file_facts(folder, ("model.tflite", "golden.npz", "report.html"))
+        write_manifest(folder, manifest)
+    return manifest
+
+
+def _manifest(result: Result) -> dict[str, Any]:
+    plan = result.plan
+    model = read(result.artifact.model)
+    parity = result.parity.history[-1].metrics
+    return {
+        "schema": SCHEMA_VERSION,
+        "edgecompile": tool_versions()["edgecompile"],
+        "date": now(),
+        "model": {
+            "name": plan.source.name,
+            "format": plan.source.kind,
+            "sha256": getattr(plan.source.first, "digest", None),
+            "layers": result.source.meta.get("layers", []),
+        },
+        "models": {"model": {"file": "model.tflite", "signature": dataclasses.asdict(result.artifact.signature)}},
+        "target": {"id": plan.target.id, "name": plan.target.name, "cpu": dataclasses.asdict(plan.target.cpu)},
+        "recipe": {"name": plan.recipe.name, "summary": plan.recipe.summary, "reason": plan.reason},
+        "io": plan.io,
+        "seed": plan.request.seed,
+        "data": _data(plan),
+        "history": [dataclasses.asdict(record) for record in _history(result)],
+        "candidates": [_candidate(c, result, parity["parity"]) for c in result.candidates],
+        "winner": {"id": result.winner.id, "backend": result.winner.backend, "why": result.why},
+        "figures": [figure.to_json() for figure in figures(result)],
+        "gates": [check.to_json() for check in result.checks],
+        "parity": parity,
+        "optimization": graph_changes(result.source.meta.get("layers", []), model),
+        "inspection": inspect_tflite(result.artifact.model),
+        "measurement": dataclasses.asdict(result.measurement) if result.measurement else None,
+        "environment": {
+            "machine": platform.machine(),
+            "system": platform.platform(),
+            "packages": tool_versions(),
+        },
+        "files": {},
+    }
+
+
+def _data(plan: Plan) -> dict[str, Any] | None:
+    if plan.data is None or plan.facts is None:
+        return None
+    return {"source": plan.data.spec, **dataclasses.asdict(plan.facts)}
+
+
+def _history(result: Result) -> list[StageRecord]:
+    """In the order in which it happened: source, baseline, compression, verification, test."""
+    first, *rest = result.artifact.history
+    records = [first, result.baseline.history[-1], *rest, result.parity.history[-1]]
+    if result.measurement:
+        records.append(result.measurement.record)
+    return [*records, *([result.tested.history[-1]] if result.tested else [])]
+
+
+def _candidate(candidate: Candidate, result: Result, verdicts: dict[str, Any]) -> dict[str, Any]:
+    parity = verdicts[candidate.id]
+    measured = result.measurement and result.measurement.results.get(candidate.id)
+    return {
+        "id": candidate.id,
+        "backend": candidate.backend,
+        "threads": candidate.threads,
+        "config": dict(candidate.config),
+        "parity": parity,
+        "passed": all(v["passed"] for v in parity.values()),
+        "latency_p50_ms": measured["p50"] if measured else None,
+    }
+
+
+def figures(result: Result) -> list[Figure]:
+    """Every number of the bundle, the source's beside the bundle's own."""
+    found = [
+        *_sizes(result.uncompressed, "source"),
+        *_sizes(result.artifact, "model"),
+        *_accuracies(result),
+    ]
+    if result.measurement:
+        found += result.measurement.figures(result.float_id, "source")
+        found += result.measurement.figures(result.winner.id, "model")
+        for candidate in result.candidates:
+            if candidate.id in result.measurement.results:
+                found += result.measurement.figures(candidate.id, candidate.id)
+    return found
+
+
+def _sizes(artifact: Artifact, of: str) -> list[Figure]:
+    """Exact counts of the file, as a .tflite for both sides so that like is compared with like."""
+    assert artifact.kind == TFLITE
+    content = artifact.model.read_bytes()
+    date = artifact.history[-1].date
+    sizes = {"file_size": len(content), "file_size_gzip": len(gzip.compress(content, 9, mtime=0))}
+    counted = [Figure(name, of, value, "B", MEASURED, "none", date) for name, value in sizes.items()]
+    return [*counted, Figure("macs", of, read(artifact.model).macs, "MAC", MEASURED, "none", date)]
+
+
+def _accuracies(result: Result) -> list[Figure]:
+    if result.tested is None or result.plan.facts is None:
+        return []
+    name = result.plan.facts.metric or "metric"
+    tested, before = result.tested.history[-1], result.baseline.history[-1]
+    host = f"{platform.machine()} (this machine)"
+    common = {"unit": "", "label": MEASURED, "device": host, "split": "test", "samples": tested.metrics["samples"]}
+    return [
+        Figure(name, "source", before.metrics["test"], date=before.date, executed_on=result.source.kind, **common),
+        Figure(name, "model", tested.metrics["value"], date=tested.date, executed_on=result.winner.id, **common),
+    ]

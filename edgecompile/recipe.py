@@ -1,0 +1,78 @@
+"""Recipes: named chains of compression stages, one TOML file each in edgecompile/recipes/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecompile.errors import RecipeError, perhaps
+from edgecompile.stages import RECIPE_STAGES
+from edgecompile.stages.base import REPRESENTATIVE, TRAINING, Stage
+from edgecompile.target import Target
+from edgecompile.toml import build, check_keys, read_toml
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`steps` are the stages between the loaded model and the final .tflite, in order."""
+
+    name: str
+    summary: str
+    steps: tuple[Stage, ...]
+
+    @property
+    def needs(self) -> str:
+        """The most demanding need of its steps: 'training' data, 'representative' data or 'nothing'."""
+        needs = {step.needs for step in self.steps}
+        return next((n for n in (TRAINING, REPRESENTATIVE) if n in needs), "nothing")
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe of that name, or of a .toml file of the user's own."""
+    if name.endswith(".toml"):
+        return read_recipe(Path(name))
+    if name not in recipe_names():
+        raise RecipeError(f"unknown recipe {name!r}", hint=perhaps(name, recipe_names()))
+    return read_recipe(FOLDER / f"{name}.toml")
+
+
+def read_recipe(path: Path) -> Recipe:
+    data = read_toml(path, RecipeError)
+    check_keys(data, ("summary", "steps"), str(path), RecipeError)
+    steps = data.get("steps")
+    if not isinstance(steps, list) or not steps or not all(isinstance(s, dict) for s in steps):
+        raise RecipeError(f"{path}: expected one or more [[steps]] tables")
+    return Recipe(
+        name=path.stem,
+        summary=str(data.get("summary", "")),
+        steps=tuple(_step(step, f"{path}: step {n}") for n, step in enumerate(steps, 1)),
+    )
+
+
+def _step(data: Mapping[str, Any], where: str) -> Stage:
+    name = str(data.get("stage", ""))
+    if name not in RECIPE_STAGES:
+        raise RecipeError(f"{where}: unknown stage {name!r}", hint=perhaps(name, RECIPE_STAGES))
+    config = {key: value for key, value in data.items() if key != "stage"}
+    step: Stage = build(RECIPE_STAGES[name], config, f"{where} ({name})", RecipeError)
+    return step
+
+
+def choose_recipe(target: Target, *, training: bool, representative: bool) -> tuple[Recipe, str]:
+    """The target's default recipe for the data there is, and the reason in a sentence."""
+    if training:
+        return load_recipe(target.recipes.training), f"{target.id}'s default where there is training data"
+    if representative:
+        return (
+            load_recipe(target.recipes.representative),
+            f"{target.id}'s default where there is representative data but nothing to train with",
+        )
+    return load_recipe(target.recipes.otherwise), f"{target.id}'s default without data"

@@ -1,0 +1,256 @@
+"""From what the user asked for to a plan: everything is checked here, before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgecompile import catalog, data
+from edgecompile.artifact import KERAS, KERAS3, SAVED_MODEL, TFLITE, sha256_path
+from edgecompile.backends import BACKENDS
+from edgecompile.bundle import check_output
+from edgecompile.data import DataSource
+from edgecompile.errors import DataError, LatencyGateError, MissingDependencyError, ModelError, RecipeError, perhaps
+from edgecompile.loaders import sniff
+from edgecompile.loaders.base import LoadOptions
+from edgecompile.recipe import Recipe, choose_recipe, load_recipe
+from edgecompile.stages.base import NOTHING, REPRESENTATIVE, TRAINING, Stage
+from edgecompile.stages.load import Bridge, Load, Train
+from edgecompile.target import Target, load_target
+from edgecompile.tasks import TaskFacts
+
+DEFAULT_MAX_DROP = 2.0
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """All that `edgecompile build` can be asked. max_drop: percent, None = "off", "default" where not given.
+
+    A build is a pure function of its request and of the files it names.
+    """
+
+    model: str
+    target: str
+    data: str | None = None
+    recipe: str | None = None
+    out: Path | None = None
+    max_drop: float | str | None = "default"
+    max_size: int | None = None
+    max_latency_ms: float | None = None
+    io: str | None = None
+    input_shape: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    custom: tuple[str, ...] = ()
+    allow_unsafe: bool = False
+    backends: tuple[str, ...] = ()
+    threads: int | None = None
+    budget_minutes: float | None = 30.0
+    tensorboard: Path | None = None
+    remeasure: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """`path` of the user's file, or None for a built-in model, which the Train stage makes."""
+
+    name: str
+    kind: str
+    path: Path | None
+    first: Stage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will do. `steps` lead from the loaded source to the final .tflite."""
+
+    request: BuildRequest
+    source: Source
+    target: Target
+    recipe: Recipe
+    reason: str
+    steps: tuple[Stage, ...]
+    data: DataSource | None
+    facts: TaskFacts | None
+    out: Path
+    io: str
+    threads: int
+    max_drop: float | None
+    max_size: int | None
+    backends: tuple[str, ...]
+
+    @property
+    def labelled(self) -> bool:
+        return self.facts is not None and self.facts.metric is not None
+
+    @property
+    def measures(self) -> bool:
+        return self.target.local
+
+
+def data_source(request: BuildRequest) -> DataSource | None:
+    """--data, else the task of the built-in model that is built."""
+    if request.data:
+        return data.resolve(request.data)
+    return data.resolve(request.model) if request.model in catalog.ids() else None
+
+
+def load_options(request: BuildRequest) -> LoadOptions:
+    return LoadOptions(request.custom, request.allow_unsafe, request.input_shape)
+
+
+def plan(request: BuildRequest, facts: TaskFacts | None) -> Plan:
+    """Check the whole request and decide what to do. `facts`: what the data is, None without data."""
+    target = load_target(request.target)
+    source = find_source(request.model)
+    recipe, reason = _recipe(request, target, source, facts)
+    steps = _chain(recipe, source)
+    _check_data(recipe, facts, request)
+    max_drop = _max_drop(request, facts)
+    if request.max_latency_ms is not None and not target.local:
+        raise LatencyGateError(
+            f"--max-latency can't be checked for {target.id}: there is no device to measure on",
+            hint="leave --max-latency out, or build for the machine you are on (--target host)",
+        )
+    out = request.out or Path("build") / f"{source.name}-{target.id}"
+    check_output(out)
+    limits = [size for size in (request.max_size, target.max_size) if size is not None]
+    return Plan(
+        request=request,
+        source=source,
+        target=target,
+        recipe=recipe,
+        reason=reason,
+        steps=steps,
+        data=data_source(request),
+        facts=facts,
+        out=out,
+        io=request.io or target.io,
+        threads=request.threads or target.threads,
+        max_drop=max_drop,
+        max_size=min(limits) if limits else None,
+        backends=_backends(request, target),
+    )
+
+
+def find_source(model: str) -> Source:
+    """The built-in model of that id, or the file or folder of that name."""
+    path = Path(model)
+    if model in catalog.ids() and not path.exists():
+        module = catalog.get(model)
+        digest = sha256_path(Path(str(module.__file__)))
+        return Source(model, KERAS, None, Train(model, digest, module.TRAINING.epochs, module.TRAINING.on_first_use))
+    if not path.exists():
+        raise ModelError(
+            f"{model}: there is no such file, and no built-in model of that name",
+            hint=f"{perhaps(model, catalog.ids())}; see `edgecompile models list`",
+        )
+    kind = sniff(path)
+    return Source(path.stem or path.resolve().name, kind, path, Load(str(path.resolve()), sha256_path(path)))
+
+
+def _recipe(
+    request: BuildRequest, target: Target, source: Source, facts: TaskFacts | None
+) -> tuple[Recipe, str]:
+    if request.recipe:
+        return load_recipe(request.recipe), "asked for"
+    trains = facts is not None and facts.trainable and source.kind != TFLITE
+    recipe, reason = choose_recipe(target, training=trains, representative=facts is not None and facts.train > 0)
+    if source.kind == TFLITE and facts is not None and facts.trainable:
+        reason += " (a .tflite can't be trained)"
+    return recipe, reason
+
+
+def _chain(recipe: Recipe, source: Source) -> tuple[Stage, ...]:
+    """The recipe's steps with what the source's format needs before them; RecipeError where they don't fit."""
+    steps: list[Stage] = []
+    kind = source.kind
+    for step in recipe.steps:
+        if kind == TFLITE and step.name == "convert":
+            continue  # it is what convert would give
+        if kind == KERAS3 and step.needs == TRAINING:
+            steps.append(Bridge())
+            kind = KERAS
+        if kind == SAVED_MODEL and step.needs == TRAINING:
+            kind = KERAS  # where tf-keras can't give it back, the stage says so
+        if kind not in step.accepts:
+            raise RecipeError(
+                f"recipe {recipe.name!r}: stage {step.name!r} can't take a {kind} model, "
+                f"it takes {', '.join(sorted(step.accepts))}",
+                hint="give the Keras model, or take a recipe that doesn't train: int8, dynamic, float16, float",
+            )
+        steps.append(step)
+        kind = step.accepts[kind]
+    if kind != TFLITE:
+        raise RecipeError(f"recipe {recipe.name!r} ends in a {kind} model", hint="end it with a convert step")
+    return tuple(steps)
+
+
+def _check_data(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest) -> None:
+    if recipe.needs == TRAINING and (facts is None or not facts.trainable):
+        have = "no data was given" if facts is None else f"{request.data or request.model} has no labelled training set"
+        raise RecipeError(
+            f"recipe {recipe.name!r} trains, and {have}",
+            hint="give --data with x_train and y_train, or take recipe int8 or dynamic",
+        )
+    if recipe.needs == REPRESENTATIVE and (facts is None or not facts.train):
+        have = "no data was given" if facts is None else f"{request.data or request.model} has test samples only"
+        raise RecipeError(
+            f"recipe {recipe.name!r} calibrates with training samples, and {have}",
+            hint="give --data with x_train (or x), or take recipe dynamic, which needs no data",
+        )
+    assert recipe.needs in (TRAINING, REPRESENTATIVE, NOTHING)
+
+
+def _max_drop(request: BuildRequest, facts: TaskFacts | None) -> float | None:
+    labelled = facts is not None and facts.metric is not None
+    if isinstance(request.max_drop, float) and not labelled:
+        raise DataError(
+            "--max-drop needs labels to measure accuracy with, and there are none",
+            hint="give --data with x_test and y_test, or leave --max-drop out",
+        )
+    if request.max_drop == "default":
+        return DEFAULT_MAX_DROP if labelled else None
+    assert not isinstance(request.max_drop, str)
+    return request.max_drop
+
+
+def _backends(request: BuildRequest, target: Target) -> tuple[str, ...]:
+    for name in request.backends:
+        if name not in BACKENDS:
+            raise MissingDependencyError(f"unknown backend {name!r}", hint=perhaps(name, BACKENDS))
+    chosen = request.backends or target.backends
+    for name in chosen:
+        reason = BACKENDS[name].unavailable_reason(target)
+        if reason:
+            raise MissingDependencyError(f"backend {name!r} can't be used: {reason}")
+    return tuple(chosen)
+
+
+def describe(plan: Plan) -> Mapping[str, object]:
+    """The plan as plain data, for `--dry-run`."""
+    return {
+        "model": plan.source.name,
+        "format": plan.source.kind,
+        "target": plan.target.id,
+        "recipe": plan.recipe.name,
+        "reason": plan.reason,
+        "data": plan.data.spec if plan.data else None,
+        "io": plan.io,
+        "threads": plan.threads,
+        "stages": [plan.source.first.name, "baseline", *(s.name for s in plan.steps), *after(plan)],
+        "gates": {
+            "max_drop_percent": plan.max_drop,
+            "max_size_bytes": plan.max_size,
+            "max_latency_ms": plan.request.max_latency_ms,
+            "parity": True,
+        },
+        "out": str(plan.out),
+    }
+
+
+def after(plan: Plan) -> list[str]:
+    """What follows once the .tflite is there."""
+    measured = ["benchmark"] if plan.measures else []
+    tested = ["test"] if plan.labelled else []
+    return ["verify", *measured, "select", *tested, "package"]

@@ -1,0 +1,238 @@
+"""Looking at a model without changing it: its metric, its golden outputs, and how far engines differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgecompile import compare
+from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature
+from edgecompile.backends import BACKENDS
+from edgecompile.backends.base import Candidate
+from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
+from edgecompile.data import check_labels
+from edgecompile.errors import DataError, NonFiniteError
+from edgecompile.stages.base import NOTHING, Context, Outcome, Progress
+from edgecompile.task import AUTOENCODER, Array, Arrays, Split, Task, align
+
+_GOLDEN_SAMPLES = 16
+_GOLDEN_BYTES = 4 << 20  # large inputs: fewer samples, but never fewer than two
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The float model as it came: its metric on validation and test samples, and golden inputs and outputs."""
+
+    name: ClassVar[str] = "baseline"
+    accepts: ClassVar[Mapping[str, str]] = {kind: kind for kind in (KERAS, KERAS3, SAVED_MODEL, TFLITE)}
+    needs: ClassVar[str] = NOTHING
+    uses: ClassVar[frozenset[str]] = frozenset({"task", "options"})
+
+    def run(self, artifact: Artifact, ctx: Context) -> Outcome:
+        source = ctx.load(artifact)
+        if ctx.task is not None:
+            check_fits(ctx.task, artifact.signature)
+        inputs = golden_inputs(ctx.task, artifact.signature, ctx.seed)
+        outputs = source.predict(inputs)
+        check_finite(outputs, "the source model's outputs on golden inputs")
+        golden = ctx.out / "golden.npz"
+        np.savez(golden, **{f"inputs/{k}": v for k, v in inputs.items()}, **{f"float/{k}": v for k, v in outputs.items()})
+        metrics: dict[str, Any] = {"golden_inputs": "data" if ctx.task else "random"}
+        files = {"golden": golden}
+        task = ctx.task
+        if task is not None and task.metric is not None:
+            if task.test is None or task.test.y is None:
+                raise DataError(f"task {task.name!r} has a metric but no labelled test set")
+            x = samples(task.test, artifact.signature)
+            predicted = _chunked(source.predict, x, ctx, "test set")
+            check_finite(predicted, "the source model's outputs on the test set")
+            metrics["test"] = task.metric.score(task.test.y, predicted, x)
+            metrics["test_samples"] = len(next(iter(task.test.y.values())))
+            files["test_outputs"] = ctx.out / "test_outputs.npz"
+            np.savez(files["test_outputs"], **predicted)
+            metrics |= validation(task, artifact.signature, source.predict, ctx)
+        return Outcome(artifact.kind, files, artifact.signature, metrics)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Reference outputs of the .tflite, and each candidate's distance to them (design: parity gates)."""
+
+    name: ClassVar[str] = "verify"
+    accepts: ClassVar[Mapping[str, str]] = {TFLITE: TFLITE}
+    needs: ClassVar[str] = NOTHING
+    uses: ClassVar[frozenset[str]] = frozenset({"task"})
+
+    candidates: tuple[Candidate, ...]
+    golden: str
+
+    def run(self, artifact: Artifact, ctx: Context) -> Outcome:
+        with np.load(self.golden) as saved:
+            stored = {name: saved[name] for name in saved.files}
+        inputs = {k.removeprefix("inputs/"): v for k, v in stored.items() if k.startswith("inputs/")}
+        reference = LiteRtRunner(artifact.model, REFERENCE).run(inputs)
+        check_finite(reference, "the converted model's outputs on golden inputs")
+        path = ctx.out / "golden.npz"
+        np.savez(path, **stored, **{f"reference/{k}": v for k, v in reference.items()})
+        xnnpack = LiteRtRunner(artifact.model, XNNPACK)
+        known = xnnpack.run(inputs)
+        verdicts = {}
+        for candidate in self.candidates:
+            given = BACKENDS[candidate.backend].open(candidate).run(inputs)
+            verdicts[candidate.id] = {
+                name: asdict(compare.parity(given[name], array, known[name], xnnpack.scale(name)))
+                for name, array in reference.items()
+            }
+        real = LiteRtRunner(artifact.model, REFERENCE).run_real(inputs)
+        distance = {name: _distance(real[name], stored[f"float/{name}"]) for name in real}
+        return Outcome(TFLITE, {"golden": path}, artifact.signature, {"parity": verdicts, "distance": distance})
+
+
+@dataclass(frozen=True)
+class Test:
+    """The final choice on the test set: run once, for the gate."""
+
+    __test__ = False  # not a test class of pytest's
+
+    name: ClassVar[str] = "test"
+    accepts: ClassVar[Mapping[str, str]] = {TFLITE: TFLITE}
+    needs: ClassVar[str] = NOTHING
+    uses: ClassVar[frozenset[str]] = frozenset({"task"})
+
+    candidate: Candidate
+    baseline_outputs: str
+
+    def run(self, artifact: Artifact, ctx: Context) -> Outcome:
+        task = ctx.require_task()
+        if task.metric is None or task.test is None or task.test.y is None:
+            raise DataError(f"task {task.name!r} has no labelled test set")
+        x = samples(task.test, artifact.signature)
+        runner = LiteRtRunner(artifact.model, XNNPACK if self.candidate.config["xnnpack"] else "builtin", 2)
+        outputs = _chunked(runner.run_real, x, ctx, "test set")
+        check_finite(outputs, "the converted model's outputs on the test set")
+        with np.load(self.baseline_outputs) as saved:
+            before = {name: saved[name] for name in saved.files}
+        low, high = compare.paired_interval(task.metric, task.test.y, before, outputs, x, seed=ctx.seed)
+        score_before = task.metric.score(task.test.y, before, x)
+        score = task.metric.score(task.test.y, outputs, x)
+        points = compare.drops_in_points(task.metric, score_before, score)
+        metrics = {
+            "metric": task.metric.name,
+            "before": score_before,
+            "value": score,
+            "drop": compare.metric_drop(task.metric, score_before, score),
+            "drop_unit": " points" if points else "%",
+            "interval": [low, high],
+            "samples": len(next(iter(task.test.y.values()))),
+        }
+        return Outcome(TFLITE, {}, artifact.signature, metrics)
+
+
+def check_fits(task: Task, signature: Signature) -> None:
+    """DataError where the model can't take the task's samples or give its labels."""
+    for split in (task.train, task.test):
+        if split is not None:
+            align(split.x, signature.inputs)
+    check_labels(task, signature)
+
+
+def golden_inputs(task: Task | None, signature: Signature, seed: int) -> dict[str, Array]:
+    """A few real inputs of the task in the model's dtypes; seeded random ones where there is no data."""
+    if task is None:
+        rng = np.random.default_rng(seed)
+        return {t.name: _random(t.shape, t.dtype, rng) for t in signature.inputs}
+    split = task.test or task.train
+    if split is None:
+        raise DataError(f"task {task.name!r} has no samples at all")
+    x = align(split.x, signature.inputs)
+    each = sum(a[0].size * np.dtype(t.dtype).itemsize for a, t in zip(x.values(), signature.inputs, strict=True))
+    n = max(2, min(_GOLDEN_SAMPLES, _GOLDEN_BYTES // max(1, each)))
+    # spread over the split: files sorted by class would give one class only
+    index = np.linspace(0, len(split) - 1, min(n, len(split))).astype(int)
+    return {t.name: x[t.name][index].astype(t.dtype) for t in signature.inputs}
+
+
+def _random(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> Array:
+    sizes = (_GOLDEN_SAMPLES, *(abs(d) for d in shape[1:]))
+    if np.issubdtype(np.dtype(dtype), np.floating):
+        return rng.uniform(0, 1, sizes).astype(dtype)
+    return rng.integers(0, 2, sizes).astype(dtype)
+
+
+def samples(split: Split, signature: Signature) -> dict[str, Array]:
+    """A split's inputs keyed as the signature's, in the data's own dtype (cast chunk by chunk, later)."""
+    return align(split.x, signature.inputs)
+
+
+def validation(task: Task, signature: Signature, predict: Any, ctx: Context) -> dict[str, Any]:
+    """The metric on the validation split, where it can be told there; a reconstruction error for autoencoders."""
+    if task.train is None or task.metric is None:
+        return {}
+    _, held = task.split(ctx.seed)
+    x = samples(held, signature)
+    outputs = _chunked(predict, x, ctx, "validation")
+    if task.kind == AUTOENCODER:
+        errors = [np.mean((outputs[o.name] - x[i.name]) ** 2) for i, o in zip(signature.inputs, signature.outputs, strict=True)]
+        return {"validation": float(np.mean(errors)), "validation_metric": "mse"}
+    if held.y is None:
+        return {}
+    score = task.metric.score(held.y, outputs, x)
+    return {"validation": score, "validation_metric": task.metric.name, "validation_samples": len(held)}
+
+
+def check_finite(outputs: Arrays, what: str) -> None:
+    for name, array in outputs.items():
+        bad = int(np.sum(~np.isfinite(array))) if np.issubdtype(array.dtype, np.floating) else 0
+        if bad:
+            raise NonFiniteError(
+                f"{what}: {bad} of {array.size} values of {name!r} are NaN or infinite",
+                hint="check the weights and the scale of the data",
+            )
+
+
+def keras_predictor(model: Any, signature: Signature) -> Any:
+    """`predict(x) -> outputs` of a tf-keras model held in memory."""
+
+    def predict(x: Arrays) -> dict[str, Array]:
+        arrays = [x[t.name].astype(t.dtype) for t in signature.inputs]
+        outputs = model.predict_on_batch(arrays[0] if len(arrays) == 1 else arrays)
+        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
+        return {t.name: np.asarray(o) for t, o in zip(signature.outputs, outputs, strict=True)}
+
+    return predict
+
+
+def predictor(artifact: Artifact, ctx: Context) -> Any:
+    """`predict(x) -> outputs` for an artifact of any kind."""
+    if artifact.kind == QAT:
+        from edgecompile.stages.qat import load_quantization_aware
+
+        return keras_predictor(load_quantization_aware(artifact, ctx), artifact.signature)
+    if artifact.kind == TFLITE:
+        return LiteRtRunner(artifact.model, threads=2).run_real
+    return ctx.load(artifact).predict
+
+
+def _chunked(predict: Any, x: Arrays, ctx: Context, what: str) -> dict[str, Array]:
+    n = len(next(iter(x.values())))
+    parts: list[dict[str, Array]] = []
+    for start in range(0, n, _CHUNK):
+        parts.append(predict({name: array[start : start + _CHUNK] for name, array in x.items()}))
+        ctx.report(Progress(what, min(n, start + _CHUNK), n))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _distance(real: Array, source: Array) -> dict[str, float]:
+    """How far the compressed model is from the float one on golden inputs: reported, seldom gated."""
+    span = float(np.ptp(source)) or 1.0
+    return {
+        "max_abs": float(np.max(np.abs(real - source))),
+        "relative": float(np.max(np.abs(real - source))) / span,
+        "cosine": compare.cosine(real, source),
+    }
+
+

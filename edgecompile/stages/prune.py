@@ -1,0 +1,116 @@
+"""Magnitude pruning with TF-MOT: the smallest weights of each layer become zero while the rest train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgecompile.artifact import KERAS, Artifact
+from edgecompile.errors import CompressionGateError
+from edgecompile.stages.base import TRAINING, Context, Outcome
+from edgecompile.stages.trainable import changed_weights, train, trainable_model, training_metrics
+from edgecompile.training import Hooks, Schedule
+
+_MASK_UPDATES = 100  # how often the masks are recomputed on the way: each is a sort of every kernel
+_SLACK = 0.01  # a kernel of few weights can't have any share of zeros exactly
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Polynomial-decay schedule of Zhu and Gupta, "To prune, or not to prune" (2017), section 3.
+
+    sparsity: share of zeros in every pruned kernel at the end, reached after `ramp` of the steps; the rest of
+    the training lets the model recover. Depthwise kernels, which TF-MOT leaves alone, and biases stay dense.
+    """
+
+    name: ClassVar[str] = "prune"
+    accepts: ClassVar[Mapping[str, str]] = {KERAS: KERAS}
+    needs: ClassVar[str] = TRAINING
+    uses: ClassVar[frozenset[str]] = frozenset({"task", "budget"})
+
+    sparsity: float = 0.5
+    ramp: float = 0.6
+    epochs: int = 8
+    learning_rate: float = 0.001
+    batch_size: int = 32
+
+    def run(self, artifact: Artifact, ctx: Context) -> Outcome:
+        import tensorflow_model_optimization as tfmot
+
+        model = trainable_model(artifact, ctx)
+        before = [v.numpy() for v in model.trainable_variables]
+        schedule = Schedule(self.epochs, self.learning_rate, self.batch_size)
+        # Begin and end are in steps, known once the trainer has fixed the number of epochs (see _hooks).
+        decay = tfmot.sparsity.keras.PolynomialDecay(0.0, self.sparsity, begin_step=0, end_step=10**9, frequency=1)
+        wrapped, pruned, dense = self._wrap(model, decay)
+        if not pruned:
+            raise CompressionGateError(
+                "there is no layer in this model that TF-MOT can prune", hint="take a recipe without pruning"
+            )
+        result = train(wrapped, artifact.signature, schedule, ctx, self._hooks(wrapped, decay))
+        stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
+        zeros = {name: _zeros(stripped.get_layer(name)) for name in pruned}
+        self._check(zeros)
+        path = ctx.out / "model.keras"
+        stripped.save(path)
+        after = [v.numpy() for v in stripped.trainable_variables]
+        metrics = {**training_metrics(result), **changed_weights(before, after), "sparsity": zeros}
+        notes = (f"not pruned: {', '.join(dense)}",) if dense else ()
+        return Outcome(KERAS, {"model": path}, artifact.signature, metrics, notes)
+
+    def _wrap(self, model: Any, schedule: Any) -> tuple[Any, list[str], list[str]]:
+        """(model with pruning wrappers, names of pruned layers, names of layers with kernels left dense)."""
+        import tf_keras
+        from tensorflow_model_optimization.python.core.sparsity.keras import prune_registry, pruning_wrapper
+
+        pruned: list[str] = []
+        dense: list[str] = []
+
+        def wrap(layer: Any) -> Any:
+            registry = prune_registry.PruneRegistry
+            if registry.supports(layer) and registry._weight_names(layer):
+                pruned.append(layer.name)
+                return pruning_wrapper.PruneLowMagnitude(layer, pruning_schedule=schedule)
+            if any("kernel" in w.name for w in layer.trainable_weights):
+                dense.append(layer.name)
+            return layer
+
+        return tf_keras.models.clone_model(model, clone_function=wrap), pruned, dense
+
+    def _hooks(self, wrapped: Any, schedule: Any) -> Hooks:
+        """TF-MOT does this in a Keras callback; our training loop has hooks of its own."""
+        layers = [layer for layer in wrapped.layers if hasattr(layer, "pruning_obj")]
+
+        def planned(steps: int) -> None:
+            ramp = max(1, int(steps * self.ramp))
+            schedule.frequency = max(1, ramp // _MASK_UPDATES)
+            schedule.end_step = ramp // schedule.frequency * schedule.frequency
+
+        def start() -> None:
+            for layer in layers:
+                if int(layer.pruning_step) < 0:
+                    layer.pruning_step.assign(0)
+
+        def mask() -> None:
+            for layer in layers:
+                layer.pruning_obj.weight_mask_op()
+
+        return Hooks(planned, start, mask)
+
+    def _check(self, zeros: dict[str, float]) -> None:
+        """TF-MOT says nothing where its schedule never fired: the promise is checked on the weights."""
+        short = {name: share for name, share in zeros.items() if share < self.sparsity - _SLACK}
+        if short:
+            name, share = min(short.items(), key=lambda item: item[1])
+            raise CompressionGateError(
+                f"prune promised {self.sparsity:.0%} zeros; layer {name!r} has {share:.1%}",
+                hint="give more epochs, so that the pruning schedule ends",
+            )
+
+
+def _zeros(layer: Any) -> float:
+    kernel = next(w for w in layer.trainable_weights if "kernel" in w.name or "embeddings" in w.name)
+    return float(np.mean(kernel.numpy() == 0))

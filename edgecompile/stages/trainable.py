@@ -1,0 +1,52 @@
+"""What the training stages share: a model TF-MOT takes, trained, and what the training did to its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edgecompile.artifact import Artifact, Signature
+from edgecompile.errors import CompressionGateError, ModelError
+from edgecompile.stages.base import Context
+from edgecompile.task import Array
+from edgecompile.training import Hooks, Result, Schedule, Trainer
+
+
+def trainable_model(artifact: Artifact, ctx: Context) -> Any:
+    """The artifact's tf-keras model as one flat functional graph."""
+    import tf_keras
+
+    from edgecompile.bridge import flatten
+
+    model = ctx.load(artifact).model
+    if not isinstance(model, tf_keras.Model) or not model._is_graph_network:
+        raise ModelError(
+            "training needs a functional or Sequential Keras model; this one has neither graph",
+            hint="build it with the functional API, or take a recipe that doesn't train (int8, dynamic, float16)",
+        )
+    return flatten(model)
+
+
+def train(model: Any, signature: Signature, schedule: Schedule, ctx: Context, hooks: Hooks | None = None) -> Result:
+    trainer = Trainer(
+        model, signature.inputs, signature.outputs, ctx.require_task(), schedule, ctx, hooks or Hooks()
+    )
+    return trainer.run()
+
+
+def changed_weights(before: Sequence[Array], after: Sequence[Array]) -> dict[str, Any]:
+    """How many of the trainable weights training changed; none at all is an error, not a result."""
+    total = sum(a.size for a in after)
+    changed = sum(int(np.sum(a != b)) for a, b in zip(after, before, strict=True))
+    if total and not changed:
+        raise CompressionGateError(
+            "training changed no weight at all", hint="raise learning_rate or epochs in the recipe"
+        )
+    largest = max((float(np.max(np.abs(a - b))) for a, b in zip(after, before, strict=True) if a.size), default=0.0)
+    return {"weights_changed": changed, "weights_total": total, "largest_change": largest}
+
+
+def training_metrics(result: Result) -> dict[str, Any]:
+    return {"epochs": result.epochs, "loss_first": result.losses[0], "loss_last": result.losses[-1]}

@@ -1,0 +1,108 @@
+"""Targets: what a model is built for. One TOML file each in targets/, data and never code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edgecompile.errors import TargetError, perhaps
+from edgecompile.toml import build, read_toml
+from edgecompile.units import parse_size
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """`mtriple`, `mcpu` and `mattr` are LLVM's names for the processor; `cores` is what the board has."""
+
+    arch: str
+    cores: int | None = None
+    mtriple: str | None = None
+    mcpu: str | None = None
+    mattr: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Memory:
+    ram_mb: int | None = None
+
+
+@dataclass(frozen=True)
+class DefaultRecipes:
+    """The recipe taken where the user names none, by what data there is."""
+
+    training: str
+    representative: str
+    otherwise: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Promises of the target itself; a build over them fails. Sizes such as "512 KiB"."""
+
+    max_size: str | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """`local`: the target is this machine, so what is measured here counts for it.
+
+    `io`: the default type of the bundle's inputs and outputs. `min_offload` is the share of operators that
+    must run on the accelerator, where the target has one.
+    """
+
+    id: str
+    name: str
+    summary: str
+    cpu: Cpu
+    recipes: DefaultRecipes
+    backends: tuple[str, ...]
+    local: bool = False
+    io: str = "float"
+    threads: int = 1
+    memory: Memory = field(default_factory=Memory)
+    limits: Limits = field(default_factory=Limits)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def max_size(self) -> int | None:
+        return parse_size(self.limits.max_size) if self.limits.max_size else None
+
+    def verified_with(self) -> str:
+        """What can be verified of a bundle for this target on this machine."""
+        if self.local:
+            return "accuracy, parity and latency: measured on this machine"
+        return "accuracy and parity with LiteRT on this machine; latency: not measured without a device"
+
+
+def targets_folder() -> Path:
+    return Path(str(resources.files("edgecompile.targets")))
+
+
+def target_ids() -> list[str]:
+    return sorted(path.stem for path in targets_folder().glob("*.toml"))
+
+
+def load_target(name: str) -> Target:
+    """The target of that id, or of a .toml file of the user's own."""
+    if name.endswith(".toml"):
+        return read_target(Path(name))
+    if name not in target_ids():
+        raise TargetError(f"unknown target {name!r}", hint=perhaps(name, target_ids()))
+    return read_target(targets_folder() / f"{name}.toml")
+
+
+def read_target(path: Path) -> Target:
+    data: dict[str, Any] = read_toml(path, TargetError)
+    target = build(Target, data, str(path), TargetError)
+    if target.id != path.stem:
+        raise TargetError(f"{path}: id is {target.id!r}, expected the file's name, {path.stem!r}")
+    if target.io not in ("float", "int8"):
+        raise TargetError(f"{path}: io is {target.io!r}, expected 'float' or 'int8'")
+    if target.limits.max_size:
+        try:
+            parse_size(target.limits.max_size)
+        except ValueError as problem:
+            raise TargetError(f"{path}: limits: max_size: {problem}") from None
+    return target

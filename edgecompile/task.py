@@ -1,0 +1,131 @@
+"""What a model is for: its data, its loss and the metric by which it is judged.
+
+A task's arrays are already preprocessed: a sample is what the model takes. `edgecompile.data` makes
+tasks from what the user names; built-in models bring theirs (models/<id>/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgecompile.artifact import TensorInfo
+from edgecompile.errors import DataError
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]  # by input or output name; the key "" stands for "the only one"
+
+VALIDATION_SHARE = 0.1
+VALIDATION_MOST = 2000
+
+CLASSIFICATION = "classification"
+REGRESSION = "regression"
+AUTOENCODER = "autoencoder"
+UNLABELED = "unlabeled"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples and their labels. x: {input: [n, ...]}; y: {output: [n] or [n, ...]}, None where unlabelled.
+
+    A metric may group samples (an autoencoder's windows of one clip): then y has fewer rows than x,
+    and the rows of x are a multiple of the rows of y.
+    """
+
+    x: Arrays
+    y: Arrays | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.x.values())))
+
+    def take(self, index: Array | slice) -> Split:
+        """The samples at `index`; only for splits whose labels are one a sample."""
+        y = None if self.y is None else {name: a[index] for name, a in self.y.items()}
+        return Split({name: a[index] for name, a in self.x.items()}, y)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`score(labels, outputs, inputs)` -> float. `per_sample`, where the score is a mean over samples,
+    gives the addends, so that two models can be compared sample by sample."""
+
+    name: str
+    score: Callable[[Arrays, Arrays, Arrays], float]
+    higher_is_better: bool = True
+    per_sample: Callable[[Arrays, Arrays, Arrays], Array] | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is trained, calibrated and judged with.
+
+    kind: classification | regression | autoencoder | unlabeled
+    metric: None only where there are no labels
+    loss: a tf-keras loss (name or callable), or None to take the one that fits kind and outputs
+    augment: `f(x, seed) -> x`, a TensorFlow function on one batch ({input: tensor}; seed: int32 [2],
+        for `tf.random.stateless_*`), so that an epoch repeats exactly after a kill
+    parity_tolerance: largest |compressed - float| allowed, as a share of the output's range
+    """
+
+    name: str
+    kind: str
+    train: Split | None
+    test: Split | None
+    metric: Metric | None
+    fingerprint: str
+    loss: Any = None
+    augment: Callable[[Any, Any], Any] | None = None
+    batch_size: int = 32
+    parity_tolerance: float | None = None
+
+    @property
+    def representative(self) -> Split:
+        """Samples to calibrate with: training data only, never the test set of a labelled task."""
+        if self.train is None:
+            raise DataError(
+                f"task {self.name!r} has no training samples to calibrate with",
+                hint="give x_train (or x alone) in the .npz, or a train/ folder",
+            )
+        return self.train
+
+    def split(self, seed: int) -> tuple[Split, Split]:
+        """(fit, validation), both from training data: the last tenth of a seeded permutation, at most 2,000."""
+        train = self.representative
+        n = len(train)
+        held = min(max(1, int(n * VALIDATION_SHARE)), VALIDATION_MOST)
+        order = np.random.default_rng(seed).permutation(n)
+        return train.take(order[: n - held]), train.take(order[n - held :])
+
+
+def align(x: Arrays, specs: tuple[TensorInfo, ...]) -> dict[str, Array]:
+    """Samples keyed and ordered as the model's inputs, of their dtype, or a DataError that names the difference.
+
+    Shapes are compared without the batch dimension; -1 in the model fits any size.
+    """
+    names = [spec.name for spec in specs]
+    if set(x) == {""} and len(specs) == 1:
+        x = {names[0]: x[""]}
+    if set(x) != set(names):
+        raise DataError(
+            f"the data has inputs {sorted(x)}, the model expects {names}",
+            hint="name them in the .npz as x_train/<input>, x_test/<input>",
+        )
+    out = {}
+    for spec in specs:
+        array = x[spec.name]
+        expected = spec.shape[1:]
+        fits = len(expected) == array.ndim - 1 and all(
+            e in (-1, a) for e, a in zip(expected, array.shape[1:], strict=True)
+        )
+        if not fits:
+            raise DataError(
+                f"input {spec.name!r}: the model expects samples of shape {list(expected)}, "
+                f"the data has {list(array.shape[1:])}",
+                hint="reshape the data, or give --input-shape where the model's size is free",
+            )
+        out[spec.name] = array
+    return out

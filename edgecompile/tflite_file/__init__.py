@@ -1,0 +1,29 @@
+"""The .tflite format as a typed graph: `read(path)` validates all of a file, then gives plain dataclasses.
+
+graph.py       the dataclasses, and what can be computed from them (constants, MACs, sparsity, signature)
+structure.py   bounds of every FlatBuffers table, vector and string
+reading.py     bytes -> dataclasses, through the schema that ships with LiteRT
+checks.py      indices, quantization parameters, sizes of constants, order of operators
+"""
+
+from edgecompile.tflite_file.graph import (
+    NamedSignature,
+    Operator,
+    Quantization,
+    Sparsity,
+    Subgraph,
+    Tensor,
+    TfliteModel,
+)
+from edgecompile.tflite_file.reading import read
+
+__all__ = [
+    "NamedSignature",
+    "Operator",
+    "Quantization",
+    "Sparsity",
+    "Subgraph",
+    "Tensor",
+    "TfliteModel",
+    "read",
+]

@@ -1,0 +1,70 @@
+"""Reading TOML into frozen dataclasses: an unknown key or a wrong type is an error that says what was meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgecompile.errors import EdgecompileError, perhaps
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path, error: type[EdgecompileError]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise error(f"{path}: can't be read: {problem}") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise error(f"{path}: not valid TOML: {problem}") from None
+
+
+def check_keys(data: Mapping[str, Any], known: Iterable[str], where: str, error: type[EdgecompileError]) -> None:
+    options = list(known)
+    for key in data:
+        if key not in options:
+            raise error(f"{where}: unknown key {key!r}", hint=perhaps(key, options))
+
+
+def build(kind: type[T], data: Mapping[str, Any], where: str, error: type[EdgecompileError]) -> T:
+    """An instance of the dataclass `kind` from a TOML table; nested dataclasses from nested tables."""
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
+    types_ = typing.get_type_hints(kind)
+    check_keys(data, fields, where, error)
+    values = {key: _convert(types_[key], value, f"{where}: {key}", error) for key, value in data.items()}
+    for name, field in fields.items():
+        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if name not in values and missing:
+            raise error(f"{where}: key {name!r} is missing")
+    return kind(**values)
+
+
+def _convert(wanted: Any, value: Any, where: str, error: type[EdgecompileError]) -> Any:
+    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
+        if not isinstance(value, dict):
+            raise error(f"{where}: expected a table, received {value!r}")
+        return build(wanted, value, where, error)
+    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (types.UnionType, typing.Union):  # `X | None`: TOML has no null, so only X can be written
+        return _convert(next(a for a in args if a is not type(None)), value, where, error)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise error(f"{where}: expected a list, received {value!r}")
+        return tuple(_convert(args[0], item, where, error) for item in value)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise error(f"{where}: expected {wanted.__name__}, received {value!r}")
+    return value

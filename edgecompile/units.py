@@ -1,0 +1,53 @@
+"""Quantities as people write them: 100 KiB, 5ms, 1%."""
+
+from __future__ import annotations
+
+import re
+
+_SIZES = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1000**2, "mib": 1024**2, "k": 1024, "m": 1024**2}
+_TIMES = {"ms": 1.0, "us": 1e-3, "s": 1000.0}
+_NUMBER = r"(\d+(?:\.\d+)?)\s*"
+
+
+def parse_size(text: str) -> int:
+    """Bytes from "98496", "100 KiB", "1.5MB". ValueError says what was expected."""
+    match = re.fullmatch(_NUMBER + r"([A-Za-z]*)", text.strip())
+    if not match or match[2].lower() not in _SIZES:
+        raise ValueError(f"expected a size such as 98496, 100KiB or 1.5MB, received {text!r}")
+    return int(float(match[1]) * _SIZES[match[2].lower()])
+
+
+def parse_time_ms(text: str) -> float:
+    """Milliseconds from "5ms", "800us", "1.5s"."""
+    match = re.fullmatch(_NUMBER + r"(ms|us|s)", text.strip().lower())
+    if not match:
+        raise ValueError(f"expected a time such as 5ms, 800us or 1.5s, received {text!r}")
+    return float(match[1]) * _TIMES[match[2]]
+
+
+def parse_drop(text: str) -> float | None:
+    """Percent from "1%" or "0.5%"; None for "off"."""
+    text = text.strip().lower()
+    if text == "off":
+        return None
+    match = re.fullmatch(_NUMBER + "%", text)
+    if not match:
+        raise ValueError(f"expected a percentage such as 1%, or 'off', received {text!r}")
+    return float(match[1])
+
+
+def format_size(size: float) -> str:
+    """Bytes for people: exact below 10 KB, else three digits and the unit."""
+    if size < 10_000:
+        return f"{size:,.0f} B"
+    return f"{size / 1000:,.1f} kB" if size < 1_000_000 else f"{size / 1e6:,.2f} MB"
+
+
+def format_ms(ms: float) -> str:
+    return f"{ms * 1000:.0f} µs" if ms < 1 else f"{ms:.2f} ms"
+
+
+def format_seconds(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"

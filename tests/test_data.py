@@ -1,0 +1,389 @@
+"""Data sources: what is read, and what each fault is called."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgecompile import data as sources
+from edgecompile.artifact import Signature, TensorInfo
+from edgecompile.data import DataSource, check_labels, fingerprint, load, resolve
+from edgecompile.errors import DataError
+from edgecompile.task import CLASSIFICATION, REGRESSION, UNLABELED, Task
+
+X = np.arange(24, dtype=np.float32).reshape(6, 4)
+Y = np.array([0, 1, 2, 0, 1, 2])
+GOOD = {"x_train": X, "y_train": Y, "x_test": X[:3], "y_test": Y[:3]}
+
+
+def npz(folder: Path, **arrays: np.ndarray) -> Task:
+    """Saves and loads; `_` in a key stands as it is, "__" for a slash."""
+    path = folder / "data.npz"
+    np.savez(path, **{key.replace("__", "/"): array for key, array in arrays.items()})
+    return load(resolve(str(path)))
+
+
+def signature(*outputs: tuple[str, tuple[int, ...]]) -> Signature:
+    return Signature((), tuple(TensorInfo(name, shape, "float32") for name, shape in outputs))
+
+
+# ---- resolve
+
+
+def test_kinds_are_told_by_spelling(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **GOOD)
+    assert resolve(str(tmp_path / "a.npz")).kind == "npz"
+    assert resolve(str(tmp_path)).kind == "images"
+    assert resolve("digits").kind == "builtin"
+    assert resolve("my.tasks:make").kind == "callable"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("digit", "perhaps you meant 'digits'"),
+        ("nowhere/my.npz", "there is no file nowhere/my.npz"),
+        ("{tmp}/table.csv", "neither an .npz file nor a folder"),
+    ],
+)
+def test_unknown_sources_are_errors_with_a_hint(tmp_path: Path, spec: str, message: str) -> None:
+    (tmp_path / "table.csv").write_text("1,2\n")
+    with pytest.raises(DataError) as caught:
+        resolve(spec.format(tmp=tmp_path))
+    assert message in caught.value.format_message()
+
+
+# ---- .npz
+
+
+def test_npz_of_classes(tmp_path: Path) -> None:
+    task = npz(tmp_path, **GOOD)
+    assert (task.name, task.kind) == ("data", CLASSIFICATION)
+    assert task.metric is not None
+    assert task.metric.name == "accuracy"
+    assert task.train is not None
+    assert task.test is not None
+    np.testing.assert_array_equal(task.train.x[""], X)
+    assert (len(task.train), len(task.test)) == (6, 3)
+    assert task.fingerprint == fingerprint(DataSource(str(tmp_path / "data.npz")))
+
+
+def test_npz_of_targets_is_a_regression(tmp_path: Path) -> None:
+    task = npz(tmp_path, **{**GOOD, "y_train": Y * 0.5, "y_test": Y[:3] * 0.5})
+    assert task.kind == REGRESSION
+    assert task.metric is not None
+    assert not task.metric.higher_is_better
+
+
+@pytest.mark.parametrize("label", [np.eye(3)[Y], Y[:, None]], ids=["one-hot", "column"])
+def test_one_hot_rows_and_columns_become_class_numbers(tmp_path: Path, label: np.ndarray) -> None:
+    task = npz(tmp_path, **{**GOOD, "y_train": label, "y_test": label[:3]})
+    assert task.kind == CLASSIFICATION
+    assert task.train is not None
+    assert task.train.y is not None
+    assert task.train.y[""].tolist() == Y.tolist()
+
+
+def test_x_alone_calibrates(tmp_path: Path) -> None:
+    task = npz(tmp_path, x=X)
+    assert task.kind == UNLABELED
+    assert task.metric is None
+    assert task.test is not None
+    assert task.test.y is None
+    np.testing.assert_array_equal(task.representative.x[""], task.test.x[""])
+    assert npz(tmp_path, x_train=X, x_test=X[:2]).kind == UNLABELED
+
+
+def test_unlabelled_training_samples_with_a_labelled_test_set(tmp_path: Path) -> None:
+    task = npz(tmp_path, x_train=X, x_test=X[:3], y_test=Y[:3])
+    assert task.kind == CLASSIFICATION
+    assert task.train is not None
+    assert task.train.y is None
+
+
+def test_several_inputs_and_outputs(tmp_path: Path) -> None:
+    task = npz(
+        tmp_path,
+        x_train__a=X, x_train__b=X[:, :1], y_train__p=Y, y_train__q=Y,
+        x_test__a=X[:3], x_test__b=X[:3, :1], y_test__p=Y[:3], y_test__q=Y[:3],
+    )  # fmt: skip
+    assert task.train is not None
+    assert task.train.y is not None
+    assert set(task.train.x) == {"a", "b"}
+    assert set(task.train.y) == {"p", "q"}
+    with pytest.raises(DataError, match=r"labels 2 outputs \['p', 'q'\], the model has 1"):
+        load(resolve(str(tmp_path / "data.npz")), outputs=1)
+
+
+NAN = X.copy()
+NAN[2, 1:3] = np.nan
+
+FAULTS: dict[str, tuple[dict[str, np.ndarray], str]] = {
+    "misspelt": ({"x_trian": X}, "perhaps you meant 'x_train'"),
+    "unknown": ({"images": X}, "received images"),
+    "nothing": ({}, "holds no arrays"),
+    "x with others": ({**GOOD, "x": X}, "has x beside x_test, x_train, y_test, y_train"),
+    "no test": ({"x_train": X, "y_train": Y}, "add x_test and y_test"),
+    "labels without samples": ({"x_train": X, "y_test": Y}, "has y_test but no x_test"),
+    "fewer labels": ({**GOOD, "y_train": Y[:5]}, "x_train has 6 samples, y_train has 5 labels"),
+    "no samples": ({"x": X[:0]}, "x has no samples"),
+    "scalar": ({"x": np.float32(3)}, "x has no samples"),
+    "NaN": ({**GOOD, "x_train": NAN}, "x_train has 2 values that are NaN or infinite, of 24"),
+    "infinite target": ({**GOOD, "y_train": Y / 1.0, "y_test": np.array([1, np.inf, 0])}, "y_test has 1 values"),
+    "text": ({"x": np.array(["a", "b"])}, "x is of type <U1, expected numbers"),
+    "pickled": ({"x": np.array([None, {}], dtype=object)}, "can't be read as .npz"),
+    "shapes": ({**GOOD, "x_test": X[:3, :2]}, "samples of x_train have shape [4], those of x_test [2]"),
+    "mixed labels": (
+        {"x_test": X, "y_test/a": Y, "y_test/b": Y * 0.5},
+        "some labels are integers (classes) and some are floats",
+    ),
+    "named and not": ({"x": X, "x/a": X}, "has both x and x/<name>"),
+    "inputs differ": (
+        {"x_train/a": X, "y_train": Y, "x_test/b": X, "y_test": Y},
+        "x_train has ['a'], x_test has ['b']",
+    ),
+    "one sample": ({"x_test": X[:1], "y_test": Y[:1]}, "too few for any comparison"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faulty_npz(tmp_path: Path, fault: str) -> None:
+    arrays, message = FAULTS[fault]
+    with pytest.raises(DataError) as caught:
+        npz(tmp_path, **arrays)
+    assert message in caught.value.format_message()
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[200] ^= 0xFF
+    path.write_bytes(content)
+
+
+def plain_npy(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, X)
+
+
+@pytest.mark.parametrize(
+    "damage", [truncated, flipped, plain_npy, lambda p: p.write_bytes(b""), lambda p: p.write_text("not a zip")]
+)
+def test_damaged_npz(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, **GOOD)
+    damage(path)
+    with pytest.raises(DataError, match=r"data\.npz"):
+        load(resolve(str(path)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(cut=st.integers(0, 1200), xor=st.integers(1, 255), at=st.integers(0, 1200))
+def test_no_damage_is_a_traceback(tmp_path_factory: pytest.TempPathFactory, cut: int, xor: int, at: int) -> None:
+    path = tmp_path_factory.mktemp("damaged") / "data.npz"
+    np.savez(path, **GOOD)
+    content = bytearray(path.read_bytes())
+    content[at % len(content)] ^= xor
+    path.write_bytes(content[: len(content) - cut % len(content)])
+    try:
+        task = load(resolve(str(path)))
+    except DataError:
+        return
+    assert len(task.representative) == 6  # damage that zip doesn't look at: times, attributes
+
+
+# ---- images
+
+
+def image(path: Path, value: int = 0, size: tuple[int, int] = (4, 3), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value,) * len(mode)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split, count in (("train", 3), ("test", 2)):
+        for value, name in enumerate(("cat", "dog")):
+            for i in range(count):
+                image(tmp_path / "pets" / split / name / f"{i}.png", 100 * value + i)
+    return tmp_path / "pets"
+
+
+def test_image_folder(folder: Path) -> None:
+    (folder / "train" / "cat" / "notes.txt").write_text("not an image")
+    task = load(resolve(str(folder)))
+    assert task.train is not None
+    assert task.train.y is not None
+    assert task.train.x[""].shape == (6, 3, 4, 3)
+    assert task.train.x[""].dtype == np.uint8
+    assert task.train.y[""].tolist() == [0, 0, 0, 1, 1, 1]
+    assert task.train.x[""][:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
+    assert task.name == "pets"
+    assert task.fingerprint == fingerprint(DataSource(str(folder)))
+
+
+def test_images_are_resized_to_the_model(folder: Path) -> None:
+    image(folder / "train" / "cat" / "9.png", 7, size=(9, 9))
+    with pytest.raises(DataError, match=r"images differ in size: .*0\.png is 4x3, .*9\.png is 9x9"):
+        load(resolve(str(folder)))
+    task = load(resolve(str(folder)), image_size=(8, 6))
+    assert task.representative.x[""].shape == (7, 8, 6, 3)
+
+
+def test_grey_images_have_one_channel_unless_one_is_coloured(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        image(tmp_path / "test" / name / "0.png", mode="L")
+    source = resolve(str(tmp_path))
+    assert load(source).test.x[""].shape == (2, 3, 4, 1)  # type: ignore[union-attr]
+    image(tmp_path / "test" / "b" / "1.png", mode="RGBA")
+    assert load(source).test.x[""].shape == (3, 3, 4, 3)  # type: ignore[union-attr]
+
+
+def remove_test(folder: Path) -> None:
+    (folder / "test").rename(folder / "validation")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda f: (f / "train/cat/1.png").write_bytes(b"\x89PNG broken"), "1.png can't be read as an image"),
+        (lambda f: image(f / "test/bird/0.png"), "different classes: ['bird']"),
+        (lambda f: (f / "test/bird").mkdir(), "bird has no images"),
+        (remove_test, "has no test/ folder"),
+        (lambda f: f.joinpath("train").rename(f / "a") and remove_test(f), "neither a train/ nor a test/ folder"),
+    ],
+)
+def test_faulty_image_folder(folder: Path, fault: Callable[[Path], object], message: str) -> None:
+    fault(folder)
+    with pytest.raises(DataError) as caught:
+        load(resolve(str(folder)))
+    assert message in caught.value.format_message()
+
+
+# ---- functions
+
+TASKS = """
+import numpy as np
+from edgecompile.task import Split, Task, UNLABELED
+def make(): return Task("mine", UNLABELED, Split({"": np.ones((3, 2))}), None, None, fingerprint="")
+def wrong(): return {"x": 1}
+def broken(): return 1 / 0
+def empty(): return Task("mine", UNLABELED, None, None, None, fingerprint="")
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module in the current folder, a new one for each test."""
+    name = f"own_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(TASKS)
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+def test_a_function_of_the_users_own(own: str) -> None:
+    source = resolve(f"{own}:make")
+    before = list(sys.path)
+    task = load(source)
+    assert task.name == "mine"
+    assert fingerprint(source) is None
+    assert len(task.fingerprint) == 64
+    assert load(source).fingerprint == task.fingerprint
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("wrong", "returned a dict, expected an edgecompile.task.Task"),
+        ("broken", "ZeroDivisionError: division by zero"),
+        ("empty", "neither training nor test samples"),
+        ("number", "number is a int, not a function"),
+        ("missing", "AttributeError"),
+    ],
+)
+def test_faulty_functions(own: str, function: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load(resolve(f"{own}:{function}"))
+    assert message in caught.value.format_message()
+
+
+def test_a_missing_module_is_named() -> None:
+    with pytest.raises(DataError, match="No module named 'no_such_module'"):
+        load(resolve("no_such_module:make"))
+
+
+# ---- labels against a model
+
+
+def classes(tmp_path: Path, y: np.ndarray) -> Task:
+    return npz(tmp_path, x_test=np.zeros((len(y), 2)), y_test=y)
+
+
+def test_labels_that_fit(tmp_path: Path) -> None:
+    check_labels(classes(tmp_path, np.array([0, 9, 3])), signature(("scores", (-1, 10))))
+    check_labels(classes(tmp_path, np.array([0, 1])), signature(("p", (-1, 1))))
+    check_labels(npz(tmp_path, x=X), signature(("scores", (-1, 10))))
+    check_labels(classes(tmp_path, np.array([0.5, 2.0])), signature(("y", (-1, 1))))
+    check_labels(classes(tmp_path, np.ones((3, 4, 4), np.uint8)), signature(("mask", (-1, 4, 4, 2))))
+
+
+@pytest.mark.parametrize(
+    ("labels", "output", "message"),
+    [
+        (
+            np.array([0, 12, 3, 11]),
+            (-1, 10),
+            "y_test[1] is 12: output 'out' has 10 classes, so labels go from 0 to 9 (2 of 4 are outside)",
+        ),
+        (np.array([0, -1]), (-1, 10), "y_test[1] is -1"),
+        (np.array([0, 2]), (-1, 1), "y_test[1] is 2: output 'out' is one score for two classes"),
+        (np.array([[0, 2, 1], [1, 1, 1]]), (-1, 10), "labels of shape [3] a sample"),
+        (np.ones((2, 3)) * 0.5, (-1, 4), "targets of shape [3], output 'out' gives [4]"),
+    ],
+)  # fmt: skip
+def test_labels_that_do_not_fit(tmp_path: Path, labels: np.ndarray, output: tuple[int, ...], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        check_labels(classes(tmp_path, labels), signature(("out", output)))
+    assert message in caught.value.format_message()
+
+
+def test_labels_are_matched_to_outputs_by_name(tmp_path: Path) -> None:
+    task = npz(tmp_path, x_test=X, y_test__a=Y, y_test__b=Y)
+    check_labels(task, signature(("b", (-1, 3)), ("a", (-1, 3))))
+    with pytest.raises(DataError, match=r"y_test/b\[2\] is 2"):
+        check_labels(task, signature(("b", (-1, 2)), ("a", (-1, 3))))
+    with pytest.raises(DataError, match=r"outputs \['a', 'b'\], the model has \['a', 'c'\]"):
+        check_labels(task, signature(("a", (-1, 3)), ("c", (-1, 3))))
+
+
+# ---- fingerprints
+
+
+def test_a_fingerprint_follows_content_not_place(folder: Path, tmp_path: Path) -> None:
+    before = fingerprint(DataSource(str(folder)))
+    moved = folder.rename(tmp_path / "moved")
+    assert fingerprint(DataSource(str(moved))) == before
+    image(moved / "test" / "cat" / "1.png", 55)
+    assert fingerprint(DataSource(str(moved))) != before
+
+
+def test_built_in_data_is_fingerprinted_without_decoding() -> None:
+    code = (
+        "import sys; from edgecompile.data import fingerprint, resolve; print(fingerprint(resolve('digits')));"
+        "sys.exit(any(m in sys.modules for m in ('tensorflow', 'tf_keras', 'keras', 'sklearn')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == sources.load(resolve("digits")).fingerprint
