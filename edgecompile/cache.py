@@ -8,6 +8,7 @@ build with the same key goes on from.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -84,6 +85,19 @@ class Cache:
             folder.mkdir(parents=True)
         return folder
 
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Held while the stage runs: a second build with the same key waits, then finds it done. The kernel
+        releases it when the process dies."""
+        path = self.root / "locks" / key
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+            path.unlink(missing_ok=True)
+
     def get(self, key: str) -> Artifact | None:
         entry = self._entry(key)
         record = entry / "artifact.json"
@@ -99,8 +113,6 @@ class Cache:
         with writing(entry):
             (folder / "artifact.json").write_text(json.dumps(artifact.to_json(folder), indent=1))
             entry.parent.mkdir(parents=True, exist_ok=True)
-            if entry.exists():  # --remeasure, or another build was faster with the same key
-                shutil.rmtree(entry)
             folder.rename(entry)
             shutil.rmtree(folder.parent, ignore_errors=True)
         published = self.get(key)

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgecompile.artifact import Signature
 from edgecompile.errors import (
     AccuracyGateError,
+    ConversionError,
     EdgecompileError,
     LatencyGateError,
     ParityGateError,
@@ -36,6 +38,17 @@ def enforce(checks: Sequence[Check]) -> None:
             raise check.error(f"gate {check.name}: {check.text}; the bundle was not written", hint=check.hint)
 
 
+def check_io(signature: Signature, io: str) -> None:
+    """ConversionError where inputs or outputs are not of the type that was asked for; indices stay integers."""
+    wrong = "float32" if io == "int8" else "int8"
+    for tensor in (*signature.inputs, *signature.outputs):
+        if tensor.dtype == wrong:
+            raise ConversionError(
+                f"--io {io} was asked for, and {tensor.name!r} of the result is {tensor.dtype}",
+                hint="take --io float, or a recipe that makes all of the model int8 (int8, qat, prune-qat)",
+            )
+
+
 def parity(verdicts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Check:
     """At least one candidate computes what the reference kernels do; one that doesn't is left out and named."""
     failed = {
@@ -43,10 +56,9 @@ def parity(verdicts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Check:
         for name, outputs in verdicts.items()
         if not all(v["passed"] for v in outputs.values())
     }
-    named = "; ".join(
-        f"{name} differs by {v['max_abs']:.3g}, allowed {v['tolerance']:.3g}" for name, v in failed.items()
-    )
-    text = named or f"{len(verdicts)} of {len(verdicts)} candidates agree with LiteRT's reference kernels"
+    named = [f"{name} differs by {v['max_abs']:.3g}, allowed {v['tolerance']:.3g}" for name, v in failed.items()]
+    agree = f"{len(verdicts) - len(failed)} of {len(verdicts)} candidates agree with LiteRT's reference kernels"
+    text = "; left out: ".join([agree, *named])
     return Check("parity", len(failed) < len(verdicts), text, ParityGateError, "report it: the engine computes wrongly")
 
 
@@ -71,9 +83,7 @@ def latency(p50: float | None, limit: float | None) -> Check:
         return Check("latency", None, "not measured: there is no device", LatencyGateError, hint)
     if limit is None:
         return Check("latency", None, f"p50 {format_ms(p50)}, no limit given", LatencyGateError, hint)
-    return Check(
-        "latency", p50 <= limit, f"p50 {format_ms(p50)}, allowed {format_ms(limit)}", LatencyGateError, hint
-    )
+    return Check("latency", p50 <= limit, f"p50 {format_ms(p50)}, allowed {format_ms(limit)}", LatencyGateError, hint)
 
 
 def accuracy(after: Mapping[str, Any] | None, max_drop: float | None) -> Check:

@@ -107,7 +107,8 @@ def tool_versions() -> dict[str, str]:
 def code_digest(kind: type) -> str:
     """Digest of the module that holds the stage and of what every stage relies on."""
     package = Path(__file__).parent
-    files = [Path(inspect.getfile(kind)), package / "training.py", package / "stages" / "trainable.py", package / "task.py"]
+    shared = ("training.py", "task.py", "stages/trainable.py", "stages/base.py")
+    files = [Path(inspect.getfile(kind)), *(package / name for name in shared)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

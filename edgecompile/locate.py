@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgecompile.artifact import KERAS, KERAS3
+from edgecompile.artifact import KERAS, KERAS3, Signature, TensorInfo
 from edgecompile.errors import EdgecompileError, WorkerCrashError
 from edgecompile.job import Job
-from edgecompile.loaders.base import call_keras
 from edgecompile.stages.base import Progress
+from edgecompile.stages.convert import convert, keras_call, keras_variables
 from edgecompile.worker import Worker
 
 
 def crashing_layer(worker: Worker, job: Job, say: Callable[[str], None]) -> str:
-    """" at layer 'x' (Class)", or "" where it can't be known (no Keras graph, or the parts convert)."""
+    """ " at layer 'x' (Class)", or "" where it can't be known (no Keras graph, or the parts convert)."""
     if job.artifact is None or job.artifact.kind not in (KERAS, KERAS3):
         return ""
     say("the converter died; looking for the layer at which it does")
@@ -57,16 +57,16 @@ def convert_part(job: Job, last: int, *, report: Callable[[Progress], None]) -> 
     """Convert the model up to its layer number `last`. In the worker, which may die of it."""
     del report
     import keras
-    import tensorflow as tf
     import tf_keras
 
+    assert job.artifact is not None
     model = _load(job)
     framework = tf_keras if isinstance(model, tf_keras.Model) else keras
     part: Any = framework.Model(model.inputs, model.layers[last].output)
-    assert job.artifact is not None
-    specs = [tf.TensorSpec(t.shape, t.dtype) for t in job.artifact.signature.inputs]
-    concrete = tf.function(lambda *tensors: call_keras(part, tensors)).get_concrete_function(*specs)
-    tf.lite.TFLiteConverter.from_concrete_functions([concrete], part).convert()
+    inputs = job.artifact.signature.inputs
+    count = len(part.outputs)
+    outputs = tuple(TensorInfo(f"output_{i}", (), "float32") for i in range(count))
+    convert(keras_call(part), keras_variables(part), Signature(inputs, outputs))
 
 
 def _load(job: Job) -> Any:

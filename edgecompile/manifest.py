@@ -61,7 +61,8 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
         raise BundleError(f"{path} is damaged: {problem}", hint="build the bundle again") from None
-    missing = [key for key in ("schema", "model", "files", "figures", "winner") if key not in data] if isinstance(data, dict) else ["schema"]
+    required = ("schema", "model", "files", "figures", "winner")
+    missing = [key for key in required if not isinstance(data, dict) or key not in data]
     if missing:
         raise BundleError(f"{path} is not a manifest: {missing[0]!r} is missing", hint="build the bundle again")
     if data["schema"] != SCHEMA_VERSION:
@@ -69,4 +70,5 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
             f"{path} has schema version {data['schema']}, this edgecompile reads {SCHEMA_VERSION}",
             hint="build the bundle again, or use the edgecompile it was built with",
         )
-    return data
+    manifest: dict[str, Any] = data
+    return manifest

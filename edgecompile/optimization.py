@@ -24,7 +24,7 @@ def graph_changes(layers: Sequence[Mapping[str, str]], model: TfliteModel) -> di
     with the layers each came from, and for every layer what became of it."""
     types = {layer["name"]: layer["type"] for layer in layers}
     graph = model.main
-    operators = []
+    operators: list[dict[str, Any]] = []
     homes: dict[str, list[int]] = {}
     for op in graph.operators:
         sources = _sources(op, graph, types)

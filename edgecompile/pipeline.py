@@ -63,10 +63,10 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.worker.close()
-        if self.worker.log.is_file() and self.ran == 0:
-            self.worker.log.unlink()
+        if kind is None:  # an error's message names the log
+            self.worker.log.unlink(missing_ok=True)
 
     def announce(self, name: str) -> None:
         self.number += 1
@@ -77,14 +77,14 @@ class Session:
         if announce:
             self.announce(job.stage.name)
         found = self.cache.get(job.key)
+        cached = found is not None
         if found is None:
-            made = self._run(job)
-            found = self.cache.put(job.key, made)
-            self.ran += 1
-            self.display.done(found.history[-1], cached=False)
-        else:
-            self.cached += 1
-            self.display.done(found.history[-1], cached=True)
+            with self.cache.lock(job.key):
+                found = self.cache.get(job.key) or self.cache.put(job.key, self._run(job))
+        self.cached += cached
+        self.ran += not cached
+        if announce:
+            self.display.done(found.history[-1], cached)
         # An entry holds the history of the build that made it; ours is that of our own input.
         before = job.artifact.history if job.artifact else ()
         return found.replace(history=(*before, found.history[-1]))
@@ -140,15 +140,14 @@ def build(request: BuildRequest, session: Session) -> Built:
     for step in made.steps:
         artifact = session.run(Job(step, artifact, settings, _budget(step, made)))
 
+    if made.steps:
+        gates.check_io(artifact.signature, made.io)
     uncompressed = _uncompressed(source, artifact, settings, session)
     candidates = [
-        candidate
-        for name in made.backends
-        for candidate in BACKENDS[name].compile(artifact, made.target, made.threads)
+        candidate for name in made.backends for candidate in BACKENDS[name].compile(artifact, made.target, made.threads)
     ]
-    parity = session.run(
-        Job(Parity(tuple(candidates), str(baseline.files["golden"])), artifact, settings, depends=_ids(baseline, candidates))
-    )
+    stage = Parity(tuple(candidates), str(baseline.files["golden"]))
+    parity = session.run(Job(stage, artifact, settings, depends=_ids(baseline, candidates)))
     verdicts = parity.history[-1].metrics["parity"]
     passed = [c for c in candidates if all(v["passed"] for v in verdicts[c.id].values())]
     checks = [gates.parity(verdicts), gates.size(artifact.model.stat().st_size, made.max_size)]
@@ -164,8 +163,8 @@ def build(request: BuildRequest, session: Session) -> Built:
 
     tested = None
     if made.labelled:
-        stage = Test(winner, str(baseline.files["test_outputs"]))
-        tested = session.run(Job(stage, artifact, settings, depends=_ids(baseline, [winner])))
+        test = Test(winner, str(baseline.files["test_outputs"]))
+        tested = session.run(Job(test, artifact, settings, depends=_ids(baseline, [winner])))
     checks.append(gates.accuracy(tested.history[-1].metrics if tested else None, made.max_drop))
     if made.facts and made.facts.parity_tolerance is not None:
         checks.append(gates.tolerance(parity.history[-1].metrics["distance"], made.facts.parity_tolerance))
@@ -281,5 +280,3 @@ def select(passed: list[Candidate], measurement: Measurement | None) -> tuple[Ca
         return passed[0], "taken by preference, not measured: there is no device"
     best = min(passed, key=lambda c: measurement.p50(c.id))
     return best, f"measured fastest of {len(passed)}"
-
-

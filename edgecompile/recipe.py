@@ -62,7 +62,8 @@ def _step(data: Mapping[str, Any], where: str) -> Stage:
     if name not in RECIPE_STAGES:
         raise RecipeError(f"{where}: unknown stage {name!r}", hint=perhaps(name, RECIPE_STAGES))
     config = {key: value for key, value in data.items() if key != "stage"}
-    step: Stage = build(RECIPE_STAGES[name], config, f"{where} ({name})", RecipeError)
+    stages: dict[str, type[Any]] = RECIPE_STAGES
+    step: Stage = build(stages[name], config, f"{where} ({name})", RecipeError)
     return step
 
 

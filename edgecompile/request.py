@@ -106,6 +106,7 @@ def plan(request: BuildRequest, facts: TaskFacts | None) -> Plan:
     recipe, reason = _recipe(request, target, source, facts)
     steps = _chain(recipe, source)
     _check_data(recipe, facts, request)
+    _check_io(request.io or target.io, recipe)
     max_drop = _max_drop(request, facts)
     if request.max_latency_ms is not None and not target.local:
         raise LatencyGateError(
@@ -149,9 +150,7 @@ def find_source(model: str) -> Source:
     return Source(path.stem or path.resolve().name, kind, path, Load(str(path.resolve()), sha256_path(path)))
 
 
-def _recipe(
-    request: BuildRequest, target: Target, source: Source, facts: TaskFacts | None
-) -> tuple[Recipe, str]:
+def _recipe(request: BuildRequest, target: Target, source: Source, facts: TaskFacts | None) -> tuple[Recipe, str]:
     if request.recipe:
         return load_recipe(request.recipe), "asked for"
     trains = facts is not None and facts.trainable and source.kind != TFLITE
@@ -200,6 +199,15 @@ def _check_data(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest) 
             hint="give --data with x_train (or x), or take recipe dynamic, which needs no data",
         )
     assert recipe.needs in (TRAINING, REPRESENTATIVE, NOTHING)
+
+
+def _check_io(io: str, recipe: Recipe) -> None:
+    integer = any(step.name == "qat" or getattr(step, "static", False) for step in recipe.steps)
+    if io == "int8" and not integer:
+        raise RecipeError(
+            f"--io int8 needs an integer model, and recipe {recipe.name!r} gives a float one",
+            hint="take recipe int8, qat or prune-qat, or --io float",
+        )
 
 
 def _max_drop(request: BuildRequest, facts: TaskFacts | None) -> float | None:

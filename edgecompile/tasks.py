@@ -12,6 +12,8 @@ from edgecompile.data import DataSource
 from edgecompile.stages.base import Progress
 from edgecompile.task import AUTOENCODER
 
+_ANY_SIZE = (8, 8)
+
 
 @dataclass(frozen=True)
 class TaskFacts:
@@ -31,7 +33,8 @@ class TaskFacts:
 def examine(source: DataSource, *, report: Callable[[Progress], None]) -> TaskFacts:
     """The facts, by loading the task. Runs in the worker: a user's function may import anything."""
     del report
-    task = data.load(source)
+    # What size a folder's images will have is the model's to say; for counting them any size does.
+    task = data.load(source, image_size=_ANY_SIZE if source.kind == "images" else None)
     trainable = task.train is not None and (task.train.y is not None or task.kind == AUTOENCODER)
     tested = task.metric is not None and task.test is not None and task.test.y is not None
     return TaskFacts(

@@ -9,7 +9,6 @@ once, when training starts, and kept beside the checkpoint.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -51,7 +50,7 @@ class Hooks:
     """What a stage does around training. `planned` learns the number of steps in all; `start` is called before
     the first step, after a resumed state was read back."""
 
-    planned: Callable[[int], None] = lambda steps: None
+    planned: Callable[[int], None] = lambda _: None
     start: Callable[[], None] = lambda: None
     after_epoch: Callable[[], None] = lambda: None
 
@@ -138,7 +137,7 @@ class Trainer:
         @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
         def step(x: Any, y: Any) -> Any:
             with tf.GradientTape() as tape:
-                outputs = model(x, training=True)
+                outputs = model(x[0] if len(x) == 1 else list(x), training=True)
                 outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
                 parts = [tf.reduce_mean(f(label, out)) for f, label, out in zip(losses, y, outputs, strict=True)]
                 loss = tf.add_n(parts) / len(parts)
@@ -173,7 +172,7 @@ class Trainer:
                 y = tuple(x[name] for name in names)
             else:
                 y = tuple(tf.gather(y_all[spec.name], rows) for spec in self.outputs)
-            return (x[names[0]] if len(names) == 1 else [x[name] for name in names]), y
+            return tuple(x[name] for name in names), y
 
         rows = tf.data.Dataset.from_tensor_slices(order)
         return rows.enumerate().map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
@@ -323,4 +322,4 @@ def _summarize(writer: Any, epoch: int, loss: float, seconds: float, optimizer: 
 def _write_atomically(path: Path, content: bytes) -> None:
     scratch = path.with_suffix(".tmp")
     scratch.write_bytes(content)
-    os.replace(scratch, path)
+    scratch.replace(path)

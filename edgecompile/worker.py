@@ -114,7 +114,6 @@ def _serve(pipe: Connection, log: str | None, parent: int) -> None:
         with Path(log).open("ab", buffering=0) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-    seed_everything(0)
 
     def report(progress: Progress) -> None:
         pipe.send(("progress", progress))

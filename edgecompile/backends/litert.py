@@ -49,9 +49,7 @@ class LiteRtRunner:
             REFERENCE: OpResolverType.BUILTIN_REF,
         }[kernels]
         try:
-            self._interpreter = Interpreter(
-                str(model), num_threads=threads, experimental_op_resolver_type=resolver
-            )
+            self._interpreter = Interpreter(str(model), num_threads=threads, experimental_op_resolver_type=resolver)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as problem:
             raise ModelError(f"LiteRT can't open {model}: {str(problem).strip().splitlines()[0]}") from problem
@@ -109,4 +107,7 @@ def quantized(array: Array, detail: dict[str, Any]) -> Array:
 
 def dequantized(array: Array, detail: dict[str, Any]) -> Array:
     scale, zero_point = _quantization(detail)
-    return array if scale is None else (array.astype(np.float32) - zero_point) * np.float32(scale)
+    if scale is None:
+        return array
+    real: Array = (array.astype(np.float32) - zero_point) * np.float32(scale)
+    return real

@@ -47,9 +47,7 @@ class _Copy:
         inputs = []
         for tensor, name in zip(self._model.inputs, unique_names(self._model.input_names), strict=True):
             self._names.take(name)
-            inputs.append(
-                tf_keras.Input(tensor.shape[1:], batch_size=tensor.shape[0], dtype=tensor.dtype, name=name)
-            )
+            inputs.append(tf_keras.Input(tensor.shape[1:], batch_size=tensor.shape[0], dtype=tensor.dtype, name=name))
         outputs = self._walk(self._model, inputs, ())
         names = unique_names(self._model.output_names)
         name = clean_name(self._model.name)

@@ -28,7 +28,8 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
             raise ProjectFileError(f"{FILE}: {name}: expected one value, received a list")
         flag = getattr(parameter, "is_flag", False)
         if flag != isinstance(given, bool):
-            raise ProjectFileError(f"{FILE}: {name}: expected {'true or false' if flag else 'a value'}, received {given!r}")
+            expected = "true or false" if flag else "a value"
+            raise ProjectFileError(f"{FILE}: {name}: expected {expected}, received {given!r}")
         text = [str(v) for v in given] if isinstance(given, list) else given if flag else str(given)
         values[name] = text
     ctx.default_map = {**values, **(ctx.default_map or {})}
@@ -40,12 +41,14 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.argument("model", required=False)
 @click.option("--data", metavar="D", help="An .npz, an image folder, module:function, or a built-in model's name.")
 @click.option("--target", default="host", show_default=True, metavar="T", help="See `edgecompile targets list`.")
-@click.option("--recipe", metavar="R", help="See `edgecompile recipes list`. Default: the target's, by what data there is.")
-@click.option("--max-drop", type=DROP, help="Largest drop of the task's metric on the test set: 1%, or off. [default: 2%]")
+@click.option(
+    "--recipe", metavar="R", help="See `edgecompile recipes list`. [default: the target's, by what data there is]"
+)
+@click.option("--max-drop", type=DROP, help="Largest drop of the test metric: 1%, or off. [default: 2%]")
 @click.option("--max-size", type=SIZE, help="Largest model.tflite: 96KiB, 98496.")
 @click.option("--max-latency", type=TIME, help="Largest median latency on the device: 5ms.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the bundle. [default: build/MODEL-TARGET]")
-@click.option("--io", type=click.Choice(["float", "int8"]), help="Type of the bundle's inputs and outputs. [default: the target's]")
+@click.option("--io", type=click.Choice(["float", "int8"]), help="Type of inputs and outputs. [default: the target's]")
 @click.option("--input-shape", type=SHAPE, multiple=True, help="Full shape of an input whose size is free.")
 @click.option("--backends", type=BACKENDS, help="Backends to try, with commas between. [default: the target's]")
 @click.option("--threads", type=click.IntRange(1), help="Threads an inference may use. [default: the target's]")
@@ -54,7 +57,9 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option("--custom", multiple=True, metavar="MODULE:NAME", help="A custom layer or function that the model needs.")
 @click.option("--allow-unsafe", is_flag=True, help="Accept models that carry code: Lambda layers, pickles.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all randomness.")
-@click.option("--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write training logs there.")
+@click.option(
+    "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write training logs there."
+)
 @click.option("--remeasure", is_flag=True, help="Measure again, even where figures are known.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")

@@ -11,7 +11,7 @@ import click
 from edgecompile.units import parse_drop, parse_size, parse_time_ms
 
 
-class Parsed(click.ParamType):
+class Parsed(click.ParamType[Any]):
     """A parameter type from a function that raises ValueError with what it expected."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -29,7 +29,7 @@ class Parsed(click.ParamType):
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """("image", (1, 32, 32, 3)) from "image=1,32,32,3"; the name may be left out where there is one input."""
-    match = re.fullmatch(r"(?:([^=]+)=)?(\d+(?:,\d+)*)", text.strip())
+    match = re.fullmatch(r"(?:([^=]*)=)?(\d+(?:,\d+)*)", text.strip())
     if not match:
         raise ValueError(f"expected NAME=1,32,32,3, received {text!r}")
     return match[1] or "", tuple(int(part) for part in match[2].split(","))

@@ -45,7 +45,8 @@ def print_summary(built: Built) -> None:
     for name, title, formatted in _ROWS:
         before, after = find(manifest, name, "source"), find(manifest, name, "model")
         if before is not None and after is not None:
-            table.add_row(title, formatted(before), formatted(after), f"{before / after:.2f}x smaller" if after < before else "")
+            gain = f"{before / after:.2f}x smaller" if after < before else ""
+            table.add_row(title, formatted(before), formatted(after), gain)
     console.print()
     console.print(table)
     console.print()

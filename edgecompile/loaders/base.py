@@ -200,9 +200,7 @@ def static_shapes(specs: Sequence[tuple[str, Sequence[int | None]]], options: Lo
         shape = [-1 if d is None else int(d) for d in given]
         fixed = wanted.get(name)
         if fixed is not None:
-            agrees = len(fixed) == len(shape) and all(
-                f > 0 and d in (-1, f) for d, f in zip(shape, fixed, strict=True)
-            )
+            agrees = len(fixed) == len(shape) and all(f > 0 and d in (-1, f) for d, f in zip(shape, fixed, strict=True))
             if not agrees:
                 raise ModelError(
                     f"--input-shape of {name!r}: {list(fixed)} doesn't fit the model's {shape} (-1 is free)",

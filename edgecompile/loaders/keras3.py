@@ -26,8 +26,6 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
     objects = custom_objects(options)
     suffix = ".keras" if zipfile.is_zipfile(path) else ".h5"
     with with_suffix(path, suffix) as named, keras.saving.custom_object_scope(objects):
-        model = guarded(
-            path, lambda: keras.saving.load_model(named, compile=False, safe_mode=not options.allow_unsafe)
-        )
+        model = guarded(path, lambda: keras.saving.load_model(named, compile=False, safe_mode=not options.allow_unsafe))
         require_graph(model, keras.Sequential, Functional, path, options)
         return keras_source(KERAS3, path, model, options)

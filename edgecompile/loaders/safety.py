@@ -76,8 +76,10 @@ def _refuse_code(node: dict[str, Any], layer: str, source: str) -> None:
 def _is_layer(node: dict[str, Any]) -> bool:
     """Layers stand in a model's list of layers: they alone have inbound nodes, a build config or a name."""
     config = node.get("config")
-    return "inbound_nodes" in node or "build_config" in node or (
-        isinstance(config, dict) and "name" in config and "trainable" in config
+    return (
+        "inbound_nodes" in node
+        or "build_config" in node
+        or (isinstance(config, dict) and "name" in config and "trainable" in config)
     )
 
 

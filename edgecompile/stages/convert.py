@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature
-from edgecompile.errors import ConversionError
-from edgecompile.loaders.base import call_keras
+from edgecompile.backends.litert import REFERENCE, LiteRtRunner
+from edgecompile.errors import CompressionGateError, ConversionError
+from edgecompile.loaders.base import SourceModel, call_keras
 from edgecompile.stages.base import NOTHING, Context, Outcome
+from edgecompile.stages.evaluate import golden_inputs
 from edgecompile.stages.qat import load_quantization_aware
-from edgecompile.tflite_file import read
+from edgecompile.tflite_file import TfliteModel, read
+
+_SLACK = 0.01
+_FAITHFUL = 1e-3  # of the output's range: float32 summed in another order, through many layers
 
 
 @dataclass(frozen=True)
@@ -21,23 +30,75 @@ class Convert:
     name: ClassVar[str] = "convert"
     accepts: ClassVar[Mapping[str, str]] = {KERAS: TFLITE, KERAS3: TFLITE, SAVED_MODEL: TFLITE, QAT: TFLITE}
     needs: ClassVar[str] = NOTHING
-    uses: ClassVar[frozenset[str]] = frozenset({"io"})
+    uses: ClassVar[frozenset[str]] = frozenset({"io", "options", "task"})
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
-        model = load_quantization_aware(artifact, ctx) if artifact.kind == QAT else ctx.load(artifact).model
-        serve = _signature_call(model, artifact.signature) if artifact.kind == SAVED_MODEL else _keras_call(model)
         path = ctx.out / "model.tflite"
-        path.write_bytes(convert(model, serve, artifact.signature, quantized=artifact.kind == QAT, io=ctx.io))
-        return Outcome(TFLITE, {"model": path}, read(path).signature, {"bytes": path.stat().st_size})
+        if artifact.kind == QAT:
+            model = load_quantization_aware(artifact, ctx)
+            path.write_bytes(convert(keras_call(model), model.variables, artifact.signature, int8_io=ctx.io == "int8"))
+        else:
+            source = ctx.load(artifact)
+            call, variables = _serving(source)
+            path.write_bytes(convert(call, variables, artifact.signature))
+            _check_faithful(source, path, golden_inputs(ctx.task, artifact.signature, ctx.seed))
+        result = read(path)
+        metrics: dict[str, Any] = {"bytes": path.stat().st_size}
+        if artifact.kind == QAT:
+            _check_integer(result)
+            metrics["sparsity"] = _check_sparsity(result, artifact.meta["sparse_layers"])
+        return Outcome(TFLITE, {"model": path}, result.signature, metrics)
+
+
+def _check_integer(model: TfliteModel) -> None:
+    """The converter leaves weights in float where it finds no ranges, and says nothing."""
+    if not any(t.is_constant and t.dtype == "int8" for t in model.main.tensors):
+        raise CompressionGateError("no weight of the quantization-aware model became int8", hint="take recipe int8")
+
+
+def _check_sparsity(model: TfliteModel, promised: Mapping[str, float]) -> dict[str, float]:
+    """Zeros by layer in the file's own int8 weights: at least what pruning left, or an error that names the layer."""
+    found = {}
+    for layer, share in promised.items():
+        weights = [t for t in model.main.tensors if t.is_constant and t.dtype == "int8" and _names(t.name, layer)]
+        if not weights:
+            continue  # a layer the converter merged with others; the file's own sparsity is in the report
+        found[layer] = max(model.sparsity(t).zeros for t in weights)
+        if found[layer] < share - _SLACK:
+            raise CompressionGateError(
+                f"layer {layer!r} came with {share:.1%} zeros, and its int8 weights have {found[layer]:.1%}",
+                hint="report it: the quantization scheme lost the sparsity",
+            )
+    return found
+
+
+def _names(tensor: str, layer: str) -> bool:
+    """Whether the converter named the tensor after the layer or its quantization-aware wrapper."""
+    return bool({layer, f"quant_{layer}"} & set(re.split("[/;:]", tensor)))
 
 
 Serve = Callable[[Sequence[Any]], Sequence[Any]]
 
 
-def _keras_call(model: Any) -> Serve:
+def _serving(source: SourceModel) -> tuple[Serve, list[Any]]:
+    """(what to trace, the TensorFlow variables it reads)."""
+    if source.kind == SAVED_MODEL:
+        return _signature_call(source.model, source.signature), list(source.model.variables)
+    return keras_call(source.model), keras_variables(source.model)
+
+
+def keras_variables(model: Any) -> list[Any]:
+    """A Keras model's TensorFlow variables. Keras 3 wraps them, and the converter wouldn't see them."""
     import tensorflow as tf
 
-    return lambda tensors: tf.nest.flatten(call_keras(model, tensors))  # type: ignore[no-any-return]
+    return [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
+
+
+def keras_call(model: Any) -> Serve:
+    """A Keras model as a function from its tensors, in order, to its outputs."""
+    import tensorflow as tf
+
+    return lambda tensors: tf.nest.flatten(call_keras(model, tensors))
 
 
 def _signature_call(function: Any, signature: Signature) -> Serve:
@@ -48,25 +109,28 @@ def _signature_call(function: Any, signature: Signature) -> Serve:
     return call
 
 
-def convert(model: Any, call: Serve, signature: Signature, *, quantized: bool, io: str) -> bytes:
-    """The .tflite of `call`, whose variables `model` holds: `serving_default` takes and gives tensors by the
-    signature's names.
+def convert(call: Serve, variables: Sequence[Any], signature: Signature, *, int8_io: bool | None = None) -> bytes:
+    """The .tflite of `call`: `serving_default` takes and gives tensors by the signature's names.
 
-    Errors: ConversionError with the converter's own reason.
+    int8_io: None for a float model; else the model is quantization-aware, and this says whether its inputs and
+    outputs are int8 too. Errors: ConversionError with the converter's own reason.
     """
     import tensorflow as tf
 
+    holder = tf.Module()
+    holder.held = list(variables)
     specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in signature.inputs]
     outputs = [t.name for t in signature.outputs]
 
     def serve(*arguments: Any) -> dict[str, Any]:
         return dict(zip(outputs, call(arguments), strict=True))
 
-    concrete = tf.function(serve).get_concrete_function(*specs)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
-    if quantized:
+    holder.serve = tf.function(serve)
+    concrete = holder.serve.get_concrete_function(*specs)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], holder)
+    if int8_io is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if io == "int8":
+        if int8_io:
             converter.inference_input_type = tf.int8
             converter.inference_output_type = tf.int8
     try:
@@ -79,10 +143,23 @@ def convert(model: Any, call: Serve, signature: Signature, *, quantized: bool, i
     return content
 
 
+def _check_faithful(source: SourceModel, path: Path, inputs: dict[str, Any]) -> None:
+    """A float conversion must compute what its source does; converters have been seen to lose weights."""
+    expected = source.predict(inputs)
+    received = LiteRtRunner(path, REFERENCE).run(inputs)
+    for name, array in expected.items():
+        span = float(np.ptp(array)) or 1.0
+        worst = float(np.max(np.abs(received[name] - array))) / span
+        if not worst <= _FAITHFUL:
+            raise ConversionError(
+                f"the converted model's output {name!r} is {worst:.2g} of its range from the source model's, "
+                f"at most {_FAITHFUL:g} was expected",
+                hint="look for operators whose TFLite version differs (resizing, custom layers)",
+            )
+
+
 def _first_error(problem: Exception) -> str:
     """The line of the converter's message that names the operator, without the passes' dumps."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     named = [line for line in lines if "error:" in line or "is not supported" in line or "failed" in line]
     return (named or lines or [type(problem).__name__])[0][:400]
-
-

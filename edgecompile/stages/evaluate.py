@@ -15,6 +15,7 @@ from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
 from edgecompile.data import check_labels
 from edgecompile.errors import DataError, NonFiniteError
+from edgecompile.ondevice.runner import save_arrays
 from edgecompile.stages.base import NOTHING, Context, Outcome, Progress
 from edgecompile.task import AUTOENCODER, Array, Arrays, Split, Task, align
 
@@ -40,7 +41,7 @@ class Baseline:
         outputs = source.predict(inputs)
         check_finite(outputs, "the source model's outputs on golden inputs")
         golden = ctx.out / "golden.npz"
-        np.savez(golden, **{f"inputs/{k}": v for k, v in inputs.items()}, **{f"float/{k}": v for k, v in outputs.items()})
+        save_arrays(golden, {**prefixed("inputs", inputs), **prefixed("float", outputs)})
         metrics: dict[str, Any] = {"golden_inputs": "data" if ctx.task else "random"}
         files = {"golden": golden}
         task = ctx.task
@@ -53,7 +54,7 @@ class Baseline:
             metrics["test"] = task.metric.score(task.test.y, predicted, x)
             metrics["test_samples"] = len(next(iter(task.test.y.values())))
             files["test_outputs"] = ctx.out / "test_outputs.npz"
-            np.savez(files["test_outputs"], **predicted)
+            save_arrays(files["test_outputs"], predicted)
             metrics |= validation(task, artifact.signature, source.predict, ctx)
         return Outcome(artifact.kind, files, artifact.signature, metrics)
 
@@ -77,7 +78,7 @@ class Parity:
         reference = LiteRtRunner(artifact.model, REFERENCE).run(inputs)
         check_finite(reference, "the converted model's outputs on golden inputs")
         path = ctx.out / "golden.npz"
-        np.savez(path, **stored, **{f"reference/{k}": v for k, v in reference.items()})
+        save_arrays(path, {**stored, **prefixed("reference", reference)})
         xnnpack = LiteRtRunner(artifact.model, XNNPACK)
         known = xnnpack.run(inputs)
         verdicts = {}
@@ -176,12 +177,18 @@ def validation(task: Task, signature: Signature, predict: Any, ctx: Context) -> 
     x = samples(held, signature)
     outputs = _chunked(predict, x, ctx, "validation")
     if task.kind == AUTOENCODER:
-        errors = [np.mean((outputs[o.name] - x[i.name]) ** 2) for i, o in zip(signature.inputs, signature.outputs, strict=True)]
+        pairs = zip(signature.inputs, signature.outputs, strict=True)
+        errors = [np.mean((outputs[o.name] - x[i.name]) ** 2) for i, o in pairs]
         return {"validation": float(np.mean(errors)), "validation_metric": "mse"}
     if held.y is None:
         return {}
     score = task.metric.score(held.y, outputs, x)
     return {"validation": score, "validation_metric": task.metric.name, "validation_samples": len(held)}
+
+
+def prefixed(role: str, arrays: Arrays) -> dict[str, Array]:
+    """Arrays under the names they have in golden.npz: inputs/<name>, float/<name>, reference/<name>."""
+    return {f"{role}/{name}": array for name, array in arrays.items()}
 
 
 def check_finite(outputs: Arrays, what: str) -> None:
@@ -234,5 +241,3 @@ def _distance(real: Array, source: Array) -> dict[str, float]:
         "relative": float(np.max(np.abs(real - source))) / span,
         "cosine": compare.cosine(real, source),
     }
-
-

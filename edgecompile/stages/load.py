@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from edgecompile import bridge, catalog, loaders
 from edgecompile.artifact import KERAS, KERAS3, TFLITE, Artifact
-from edgecompile.loaders.base import SourceModel
+from edgecompile.loaders.base import SourceModel, save_keras
 from edgecompile.stages.base import NOTHING, TRAINING, Context, Outcome
 from edgecompile.stages.trainable import train, training_metrics
 from edgecompile.task import align
@@ -63,12 +63,12 @@ class Train:
         module = catalog.get(self.model)
         model = module.build()
         path = ctx.out / "model.keras"
-        model.save(path)
+        save_keras(model, path)
         before = loaders.load(path, ctx.options)
         plan = module.TRAINING
         schedule = Schedule(self.epochs, plan.learning_rate, plan.batch_size)
         result = train(model, before.signature, schedule, ctx)
-        model.save(path)
+        save_keras(model, path)
         meta = {"layers": layers(before)}
         return Outcome(KERAS, {"model": path}, before.signature, training_metrics(result), meta=meta)
 
@@ -90,7 +90,7 @@ class Bridge:
         result = bridge.to_tf_keras(source.model, sample)
         ctx.say(f"Keras 3 to tf-keras: maximal difference {result.max_diff:.1e} of the output's range")
         path = ctx.out / "model.keras"
-        result.model.save(path)
+        save_keras(result.model, path)
         return Outcome(KERAS, {"model": path}, artifact.signature, {"max_diff": result.max_diff})
 
 

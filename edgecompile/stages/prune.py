@@ -10,6 +10,7 @@ import numpy as np
 
 from edgecompile.artifact import KERAS, Artifact
 from edgecompile.errors import CompressionGateError
+from edgecompile.loaders.base import save_keras
 from edgecompile.stages.base import TRAINING, Context, Outcome
 from edgecompile.stages.trainable import changed_weights, train, trainable_model, training_metrics
 from edgecompile.training import Hooks, Schedule
@@ -55,7 +56,7 @@ class Prune:
         zeros = {name: _zeros(stripped.get_layer(name)) for name in pruned}
         self._check(zeros)
         path = ctx.out / "model.keras"
-        stripped.save(path)
+        save_keras(stripped, path)
         after = [v.numpy() for v in stripped.trainable_variables]
         metrics = {**training_metrics(result), **changed_weights(before, after), "sparsity": zeros}
         notes = (f"not pruned: {', '.join(dense)}",) if dense else ()

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgecompile.artifact import KERAS, QAT, Artifact
 from edgecompile.errors import CompressionGateError, ConversionError, UnsupportedLayerError
+from edgecompile.loaders.base import save_keras
 from edgecompile.stages.base import TRAINING, Context, Outcome
 from edgecompile.stages.trainable import changed_weights, train, trainable_model, training_metrics
 from edgecompile.training import Schedule
@@ -54,13 +55,11 @@ class Qat:
         after = [v.numpy() for v in model.trainable_variables]
         metrics = {**training_metrics(result), **changed_weights(before, after)}
         base_path, weights_path = ctx.out / "model.keras", ctx.out / "weights.npz"
-        trainable_model(artifact, ctx).save(base_path)
+        save_keras(trainable_model(artifact, ctx), base_path)
         np.savez(weights_path, *[v.numpy() for v in model.variables])
         notes = (f"left in float (TF-MOT can't quantize them): {', '.join(left_float)}",) if left_float else ()
         meta = {"preserve_sparsity": self.preserve_sparsity, "float_layers": left_float, "sparse_layers": kept}
-        return Outcome(
-            QAT, {"model": base_path, "weights": weights_path}, artifact.signature, metrics, notes, meta
-        )
+        return Outcome(QAT, {"model": base_path, "weights": weights_path}, artifact.signature, metrics, notes, meta)
 
 
 def quantization_aware(model: Any, *, preserve_sparsity: bool) -> tuple[Any, list[str]]:
@@ -153,5 +152,3 @@ def _zero_masks(model: Any) -> dict[str, float]:
             hint="put a prune step before it, or set preserve_sparsity = false",
         )
     return shares
-
-

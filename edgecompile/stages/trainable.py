@@ -30,9 +30,7 @@ def trainable_model(artifact: Artifact, ctx: Context) -> Any:
 
 
 def train(model: Any, signature: Signature, schedule: Schedule, ctx: Context, hooks: Hooks | None = None) -> Result:
-    trainer = Trainer(
-        model, signature.inputs, signature.outputs, ctx.require_task(), schedule, ctx, hooks or Hooks()
-    )
+    trainer = Trainer(model, signature.inputs, signature.outputs, ctx.require_task(), schedule, ctx, hooks or Hooks())
     return trainer.run()
 
 
