@@ -1,0 +1,80 @@
+"""Running the command line as a user does, and looking at what it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Run:
+    code: int
+    out: str
+    err: str
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "edgecompile", *map(str, arguments)]
+
+
+def run_cli(
+    *arguments: str | Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 300,
+    before: Callable[[], None] | None = None,
+) -> Run:
+    """Run the command to its end. `before` is called in the child, before the command starts."""
+    done = subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        preexec_fn=before,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def run_until(
+    line_part: str, *arguments: str | Path, cwd: Path, env: Mapping[str, str], send: int = signal.SIGKILL
+) -> Run:
+    """Run the command and send it a signal as soon as a line with `line_part` shows on stderr.
+
+    Only the command itself is signalled: what it started has to notice by itself.
+    """
+    process = subprocess.Popen(
+        command(*arguments),
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    seen = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        seen.append(line)
+        if line_part in line:
+            process.send_signal(send)
+            break
+    rest = process.stderr.read()
+    return Run(process.wait(timeout=60), "", "".join(seen) + rest)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """sha256 of every file below a folder, by its relative name."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
