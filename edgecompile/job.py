@@ -21,6 +21,7 @@ from typing import Any
 from edgecompile import __version__, data
 from edgecompile.artifact import Artifact, StageRecord, sha256_json
 from edgecompile.data import DataSource
+from edgecompile.errors import ModelError
 from edgecompile.loaders.base import LoadOptions
 from edgecompile.stages.base import Context, Progress, Stage
 from edgecompile.task import Task
@@ -137,7 +138,16 @@ def run_job(job: Job, out: Path, work: Path, *, report: Callable[[Progress], Non
     s = job.settings
     logs = s.tensorboard / job.stage.name if s.tensorboard else None
     ctx = Context(out, work, task, s.io, s.options, s.seed, job.budget_seconds, logs, report)
-    outcome = job.stage.run(job.artifact, ctx)  # type: ignore[arg-type]
+    try:
+        outcome = job.stage.run(job.artifact, ctx)  # type: ignore[arg-type]
+    except Exception as problem:
+        if not type(problem).__module__.startswith("tensorflow."):
+            raise
+        first = str(problem).strip().splitlines()[0][:300]
+        raise ModelError(
+            f"TensorFlow can't run the model: {type(problem).__name__}: {first}",
+            hint="run it on the same samples in TensorFlow to see where",
+        ) from problem
     history = job.artifact.history if job.artifact else ()
     made = Artifact(outcome.kind, outcome.files, outcome.signature, history, outcome.meta)
     metrics = outcome.metrics

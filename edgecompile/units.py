@@ -44,7 +44,14 @@ def format_size(size: float) -> str:
 
 
 def format_ms(ms: float) -> str:
-    return f"{ms * 1000:.0f} µs" if ms < 1 else f"{ms:.2f} ms"
+    """Milliseconds for people: three significant digits, µs below 1 ms."""
+    value, unit = (ms * 1000, "µs") if ms < 1 else (ms, "ms")
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+
+
+def format_count(count: float) -> str:
+    """A number of things: exact below a million, else in millions."""
+    return f"{count:,.0f}" if count < 1_000_000 else f"{count / 1e6:,.1f} million"
 
 
 def format_seconds(seconds: float) -> str:

@@ -31,3 +31,50 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["EDGECOMPILE_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two.keras, a small Keras 3 model with two inputs and a residual block, and its two.npz."""
+    import keras
+    import numpy as np
+    from keras import layers
+    from sklearn.datasets import load_digits
+
+    keras.utils.set_random_seed(0)
+    digits = load_digits()
+    images = (digits.images / 16).astype(np.float32)[..., None]
+    order = np.random.default_rng(0).permutation(len(images))
+    left, right, y = images[order, :, :4], images[order, :, 4:], digits.target[order]
+
+    def block(x: keras.KerasTensor) -> keras.KerasTensor:
+        x = layers.Conv2D(12, 3, padding="same", use_bias=False)(x)
+        return layers.ReLU()(layers.BatchNormalization()(x))
+
+    inputs = [layers.Input((8, 4, 1), name=name) for name in ("left", "right")]
+    x = layers.Concatenate(axis=2)([block(inputs[0]), block(inputs[1])])
+    inner = layers.BatchNormalization()(layers.Conv2D(12, 3, padding="same", use_bias=False)(block(x)))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Add()([x, inner])))
+    digit = layers.Dense(10, activation="softmax", name="digit")(layers.Dropout(0.1)(x))
+    model = keras.Model(inputs, digit, name="two")
+    model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
+    n = 1400
+    model.fit([left[:n], right[:n]], y[:n], epochs=6, verbose=0)
+    folder = tmp_path_factory.mktemp("two")
+    model.save(folder / "two.keras")
+    arrays = {"x_train/left": left[:n], "x_train/right": right[:n], "y_train": y[:n]}
+    arrays |= {"x_test/left": left[n:], "x_test/right": right[n:], "y_test": y[n:]}
+    np.savez_compressed(folder / "two.npz", **arrays)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_bundle(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `edgecompile build digits --recipe int8`; copy it before you change it."""
+    from running import run_cli
+
+    del cache_folder  # set before the command runs
+    folder = tmp_path_factory.mktemp("digits")
+    done = run_cli("build", "digits", "--recipe", "int8", "--out", "bundle", cwd=folder)
+    assert done.code == 0, done.err
+    return folder / "bundle"

@@ -71,9 +71,7 @@ def test_training_goes_on_from_its_last_epoch(killed: tuple[Path, dict[str, Run]
 
 
 @pytest.mark.parametrize("name", ["model.tflite", "golden.npz"])
-def test_killed_build_ends_in_the_same_bytes(
-    killed: tuple[Path, dict[str, Run]], undisturbed: Path, name: str
-) -> None:
+def test_killed_build_ends_in_the_same_bytes(killed: tuple[Path, dict[str, Run]], undisturbed: Path, name: str) -> None:
     out, _ = killed
     assert (out / name).read_bytes() == (undisturbed / name).read_bytes()
 

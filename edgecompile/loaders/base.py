@@ -222,14 +222,21 @@ def static_shapes(specs: Sequence[tuple[str, Sequence[int | None]]], options: Lo
 def infer_signature(
     inputs: Sequence[tuple[str, Shape, str]],
     output_names: Sequence[str],
-    run: Callable[[list[Array]], list[Array]],
+    call: Callable[[list[Any]], Sequence[Any]],
 ) -> Signature:
-    """The signature with the outputs' shapes and dtypes as one run on zeros gives them."""
-    outputs = run([np.zeros(shape, dtype) for _, shape, dtype in inputs])
+    """The signature with the outputs' shapes and dtypes as tracing `call` gives them; -1 where they stay unknown.
+
+    `call` takes and gives tensors in order. Nothing is run: a model may well fail on a made-up sample.
+    """
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(shape, dtype) for _, shape, dtype in inputs]
+    outputs = tf.nest.flatten(tf.function(call).get_concrete_function(specs).structured_outputs)
     return Signature(
         tuple(TensorInfo(name, shape, dtype) for name, shape, dtype in inputs),
         tuple(
-            TensorInfo(name, tuple(out.shape), str(out.dtype)) for name, out in zip(output_names, outputs, strict=True)
+            TensorInfo(name, tuple(-1 if d is None else d for d in out.shape), out.dtype.name)
+            for name, out in zip(output_names, outputs, strict=True)
         ),
     )
 
@@ -246,7 +253,7 @@ def keras_source(kind: str, path: Path, model: Any, options: LoadOptions, notes:
     signature = infer_signature(
         list(zip(names, shapes, dtypes, strict=True)),
         unique_names(output_names(model)),
-        lambda arrays: [out.numpy() for out in _flat(call_keras(model, [tf.constant(a) for a in arrays]))],
+        lambda tensors: _flat(call_keras(model, tensors)),
     )
     return KerasSource(kind, path, model, signature, notes)
 

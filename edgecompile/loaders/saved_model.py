@@ -4,7 +4,7 @@ be trained), any other of kind SAVED_MODEL, run and converted through its signat
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def _from_signature(path: Path, loaded: Any, options: LoadOptions, notes: tuple[
         lambda: infer_signature(
             [(name, shape, specs[name].dtype.name) for name, shape in zip(names, shapes, strict=True)],
             outputs,
-            lambda arrays: _run(function, (names, outputs), arrays),
+            lambda tensors: _call(function, (names, outputs), tensors),
         ),
     )
     return SavedModelSource(SAVED_MODEL, path, function, signature, notes, loaded)
@@ -104,11 +104,15 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
+def _call(function: Any, names: tuple[list[str], list[str]], tensors: Sequence[Any]) -> list[Any]:
+    results = function(**dict(zip(names[0], tensors, strict=True)))
+    return [results[name] for name in names[1]]
+
+
 def _run(function: Any, names: tuple[list[str], list[str]], arrays: list[Array]) -> list[Array]:
     import tensorflow as tf
 
-    results = function(**{name: tf.constant(array) for name, array in zip(names[0], arrays, strict=True)})
-    return [results[name].numpy() for name in names[1]]
+    return [tensor.numpy() for tensor in _call(function, names, [tf.constant(array) for array in arrays])]
 
 
 def _check_finite(path: Path) -> None:

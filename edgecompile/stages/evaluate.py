@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from edgecompile.data import check_labels
 from edgecompile.errors import DataError, NonFiniteError
 from edgecompile.ondevice.runner import save_arrays
 from edgecompile.stages.base import NOTHING, Context, Outcome, Progress
-from edgecompile.task import AUTOENCODER, Array, Arrays, Split, Task, align
+from edgecompile.task import AUTOENCODER, Array, Arrays, Metric, Split, Task, align
 
 _GOLDEN_SAMPLES = 16
 _GOLDEN_BYTES = 4 << 20  # large inputs: fewer samples, but never fewer than two
@@ -49,7 +49,7 @@ class Baseline:
             if task.test is None or task.test.y is None:
                 raise DataError(f"task {task.name!r} has a metric but no labelled test set")
             x = samples(task.test, artifact.signature)
-            predicted = _chunked(source.predict, x, ctx, "test set")
+            predicted = _chunked(source.predict, x, ctx.report, "test set")
             check_finite(predicted, "the source model's outputs on the test set")
             metrics["test"] = task.metric.score(task.test.y, predicted, x)
             metrics["test_samples"] = len(next(iter(task.test.y.values())))
@@ -109,28 +109,36 @@ class Test:
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         task = ctx.require_task()
-        if task.metric is None or task.test is None or task.test.y is None:
-            raise DataError(f"task {task.name!r} has no labelled test set")
-        x = samples(task.test, artifact.signature)
-        runner = LiteRtRunner(artifact.model, XNNPACK if self.candidate.config["xnnpack"] else "builtin", 2)
-        outputs = _chunked(runner.run_real, x, ctx, "test set")
-        check_finite(outputs, "the converted model's outputs on the test set")
+        metric, labels, x, outputs = on_test_set(self.candidate, task, artifact.signature, ctx.report)
         with np.load(self.baseline_outputs) as saved:
             before = {name: saved[name] for name in saved.files}
-        low, high = compare.paired_interval(task.metric, task.test.y, before, outputs, x, seed=ctx.seed)
-        score_before = task.metric.score(task.test.y, before, x)
-        score = task.metric.score(task.test.y, outputs, x)
-        points = compare.drops_in_points(task.metric, score_before, score)
+        low, high = compare.paired_interval(metric, labels, before, outputs, x, seed=ctx.seed)
+        score_before = metric.score(labels, before, x)
+        score = metric.score(labels, outputs, x)
+        points = compare.drops_in_points(metric, score_before, score)
         metrics = {
-            "metric": task.metric.name,
+            "metric": metric.name,
             "before": score_before,
             "value": score,
-            "drop": compare.metric_drop(task.metric, score_before, score),
+            "drop": compare.metric_drop(metric, score_before, score),
             "drop_unit": " points" if points else "%",
             "interval": [low, high],
-            "samples": len(next(iter(task.test.y.values()))),
+            "samples": len(next(iter(labels.values()))),
         }
         return Outcome(TFLITE, {}, artifact.signature, metrics)
+
+
+def on_test_set(
+    candidate: Candidate, task: Task, signature: Signature, report: Callable[[Progress], None]
+) -> tuple[Metric, Arrays, Arrays, Arrays]:
+    """(metric, labels, inputs, the candidate's outputs in real numbers) on the whole test set."""
+    if task.metric is None or task.test is None or task.test.y is None:
+        raise DataError(f"task {task.name!r} has no labelled test set")
+    x = samples(task.test, signature)
+    runner = LiteRtRunner(candidate.model, XNNPACK if candidate.config["xnnpack"] else "builtin", 2)
+    outputs = _chunked(runner.run_real, x, report, "test set")
+    check_finite(outputs, "the converted model's outputs on the test set")
+    return task.metric, task.test.y, x, outputs
 
 
 def check_fits(task: Task, signature: Signature) -> None:
@@ -175,7 +183,7 @@ def validation(task: Task, signature: Signature, predict: Any, ctx: Context) -> 
         return {}
     _, held = task.split(ctx.seed)
     x = samples(held, signature)
-    outputs = _chunked(predict, x, ctx, "validation")
+    outputs = _chunked(predict, x, ctx.report, "validation")
     if task.kind == AUTOENCODER:
         pairs = zip(signature.inputs, signature.outputs, strict=True)
         errors = [np.mean((outputs[o.name] - x[i.name]) ** 2) for i, o in pairs]
@@ -224,12 +232,12 @@ def predictor(artifact: Artifact, ctx: Context) -> Any:
     return ctx.load(artifact).predict
 
 
-def _chunked(predict: Any, x: Arrays, ctx: Context, what: str) -> dict[str, Array]:
+def _chunked(predict: Any, x: Arrays, report: Callable[[Progress], None], what: str) -> dict[str, Array]:
     n = len(next(iter(x.values())))
     parts: list[dict[str, Array]] = []
     for start in range(0, n, _CHUNK):
         parts.append(predict({name: array[start : start + _CHUNK] for name, array in x.items()}))
-        ctx.report(Progress(what, min(n, start + _CHUNK), n))
+        report(Progress(what, min(n, start + _CHUNK), n))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -1,0 +1,145 @@
+"""`edgecompile bench`: bundles and .tflite files, timed on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecompile import bundle, data
+from edgecompile.artifact import Signature, TensorInfo
+from edgecompile.backends.base import Candidate
+from edgecompile.backends.litert import BUILTIN, XNNPACK
+from edgecompile.data import DataSource
+from edgecompile.devices.local import LocalDevice
+from edgecompile.errors import BundleError, ModelError
+from edgecompile.measure import Measurement, run
+from edgecompile.stages.base import Progress
+from edgecompile.stages.evaluate import golden_inputs
+from edgecompile.task import Array
+from edgecompile.tflite_file import read
+from edgecompile.worker import Worker
+
+BOTH = "both"
+KERNELS = (XNNPACK, BUILTIN, BOTH)
+_SEED = 0
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """threads, kernels: None takes the winner's for a bundle; one thread and XNNPACK for a file.
+
+    runs: timed ones, at least; the runner goes on until half a second was spent. data: as --data.
+    """
+
+    threads: int | None = None
+    kernels: str | None = None
+    runs: int = 200
+    warmup: int = 20
+    data: str | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and how to run it. golden: the bundle's golden inputs, None for a bare file."""
+
+    name: str
+    candidates: tuple[Candidate, ...]
+    signature: Signature
+    golden: dict[str, Array] | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Candidates that take the same inputs and so were run interleaved. `inputs` says where those came from."""
+
+    inputs: str
+    measurement: Measurement
+
+    def to_json(self) -> dict[str, Any]:
+        found = self.measurement
+        figures = [figure.to_json() for name in found.results for figure in found.figures(name, name)]
+        return {"inputs": self.inputs, "figures": figures, "environment": dict(found.environment)}
+
+
+def bench(paths: Sequence[Path], options: Options, worker: Worker, *, report: Report) -> list[Group]:
+    """Measure bundles and .tflite files, those with equal input shapes interleaved; each in its own group else.
+
+    Errors: ModelError and BundleError for what can't be measured, DataError for --data, DeviceError where LiteRT fails.
+    """
+    source = data.resolve(options.data) if options.data else None
+    subjects = [_subject(path, options) for path in dict.fromkeys(paths)]
+    return [_measure(group, source, options, worker, report) for group in _groups(subjects)]
+
+
+def _subject(path: Path, options: Options) -> Subject:
+    if not path.exists():
+        raise ModelError(f"{path}: no such file or folder", hint="give a bundle's folder or a .tflite file")
+    threads, kernels, golden = options.threads or 1, options.kernels or XNNPACK, None
+    file = path
+    if path.is_dir():
+        manifest = bundle.open_bundle(path)
+        file = path / "model.tflite"
+        try:
+            winner = next(c for c in manifest["candidates"] if c["id"] == manifest["winner"]["id"])
+            threads = options.threads or int(winner["threads"])
+            kernels = options.kernels or (XNNPACK if winner["config"]["xnnpack"] else BUILTIN)
+            with np.load(path / "golden.npz", allow_pickle=False) as saved:
+                golden = {k.removeprefix("inputs/"): saved[k] for k in saved.files if k.startswith("inputs/")}
+        except (KeyError, TypeError, ValueError, OSError, StopIteration) as problem:
+            raise BundleError(f"{path} is damaged: {problem}", hint=f"see `edgecompile verify {path}`") from None
+    chosen = (XNNPACK, BUILTIN) if kernels == BOTH else (kernels,)
+    candidates = tuple(
+        Candidate(f"{path} {name}", "litert", file, threads, {"xnnpack": name == XNNPACK}) for name in chosen
+    )
+    return Subject(str(path), candidates, read(file).signature, golden)
+
+
+def _groups(subjects: Sequence[Subject]) -> Iterator[list[Subject]]:
+    """By inputs: one set of samples serves all of a group."""
+    groups: dict[object, list[Subject]] = {}
+    for subject in subjects:
+        inputs = subject.signature.inputs
+        names = [t.name for t in inputs] if len(inputs) > 1 else []  # the runner takes an only input by any name
+        kinds = [np.dtype(_real(t).dtype).kind for t in inputs]
+        # threads: figures carry one number for a group
+        key = (subject.candidates[0].threads, *names, *kinds, *(t.shape[1:] for t in inputs))
+        groups.setdefault(key, []).append(subject)
+    yield from groups.values()
+
+
+def _measure(
+    group: Sequence[Subject], source: DataSource | None, options: Options, worker: Worker, report: Report
+) -> Group:
+    first = next((subject for subject in group if subject.golden), group[0])
+    signature = dataclasses.replace(first.signature, inputs=tuple(_real(t) for t in first.signature.inputs))
+    if source is not None:
+        inputs: Mapping[str, Array] = worker.call("reading the data", samples, source, signature, report=report)
+        origin = f"samples of {source.spec}"
+    elif first.golden:
+        inputs, origin = first.golden, f"golden inputs of {first.name}"
+    else:
+        inputs = golden_inputs(None, signature, _SEED)
+        origin = f"random numbers (seed {_SEED}); give --data for real ones"
+    everyone = [candidate for subject in group for candidate in subject.candidates]
+    found = run(LocalDevice(), everyone, inputs, runs=options.runs, warmup=options.warmup, report=report)
+    return Group(origin, found)
+
+
+def _real(tensor: TensorInfo) -> TensorInfo:
+    """A quantized input is fed real numbers, which the runner quantizes."""
+    return tensor if tensor.scale is None else dataclasses.replace(tensor, dtype="float32", scale=None, zero_point=None)
+
+
+def samples(source: DataSource, signature: Signature, *, report: Report) -> dict[str, Array]:
+    """A few inputs of the source's task, for the model's signature. In the worker: it may run a user's function."""
+    del report
+    shape = signature.inputs[0].shape
+    size = (shape[1], shape[2]) if source.kind == data.IMAGES and len(shape) == 4 else None
+    return golden_inputs(data.load(source, image_size=size), signature, _SEED)

@@ -1,2 +1,0 @@
-def render(manifest):
-    return "<html></html>"

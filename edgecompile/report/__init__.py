@@ -1,0 +1,39 @@
+"""report.html: a bundle's manifest as one self-contained page, to be read, printed and sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+from edgecompile import units
+from edgecompile.report import charts, formats, view
+
+
+def render(manifest: Mapping[str, Any]) -> str:
+    """The page for a manifest (`files` is not read: the page is itself one of them). Equal manifests, equal pages.
+
+    Nothing is fetched when it is opened: styles, charts and the script that sorts tables are in the page.
+    All text of the manifest is escaped: names come from models that others made.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("edgecompile.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(
+        size=units.format_size,
+        ms=units.format_ms,
+        seconds=units.format_seconds,
+        count=units.format_count,
+        date=formats.date,
+        number=formats.number,
+        plain=formats.plain,
+        shape=formats.shape,
+        share=formats.share,
+    )
+    template = environment.get_template("report.html.j2")
+    return template.render(m=manifest, charts=charts, **view.page(manifest)) + "\n"

@@ -1,0 +1,212 @@
+"""The scripts a newcomer runs first: what they do on a machine that lacks something, and that they do nothing twice.
+
+Python, pip and apt are stand-ins that write down how they were called; the real ones run whenever the suite itself is
+set up by scripts/test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ("quickstart", "test", "test-slow", "lint", "system-packages")
+
+# Stands for python3 and, copied there by its own `-m venv`, for .venv/bin/python.
+PYTHON = """#!/usr/bin/env bash
+case "$*" in
+    "-m venv "*)
+        mkdir -p "$3/bin"
+        for name in python edgecompile ruff mypy; do cp "$0" "$3/bin/$name"; done ;;
+    --version) echo "Python 3.11" ;;
+    -c*) exec "{real}" "$@" ;;
+    "-m pip --version") ;;
+    *) echo "$(basename "$0") $*" >> "$CALLS" ;;
+esac
+"""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the scripts, with a folder of stand-ins that comes first on PATH."""
+
+    root: Path
+    bin: Path
+    calls_file: Path
+
+    def stand_in(self, name: str, text: str) -> None:
+        path = self.bin / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The script, called by its full path from a folder that has nothing to do with it."""
+        clean = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "EDGECOMPILE_DATA")}
+        path = f"{self.bin}:{os.environ['PATH']}"
+        return subprocess.run(
+            [str(self.root / script), *arguments],
+            cwd="/",
+            env={**clean, "PATH": path, "CALLS": str(self.calls_file), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def calls(self) -> list[str]:
+        """What the stand-ins were called with since the last look."""
+        if not self.calls_file.exists():
+            return []
+        lines = self.calls_file.read_text().splitlines()
+        self.calls_file.unlink()
+        return lines
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    root = tmp_path / "a folder" / "edgecompile"
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    shutil.copytree(ROOT / ".ci", root / ".ci")
+    for name in ("setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / name, root)
+    (tmp_path / "bin").mkdir()
+    made = Checkout(root, tmp_path / "bin", tmp_path / "calls")
+    made.stand_in("python3", PYTHON.format(real=sys.executable))
+    return made
+
+
+@pytest.mark.parametrize("script", [*(f"scripts/{name}" for name in SCRIPTS), ".ci/run"])
+def test_is_an_executable_bash_script_that_stops_at_the_first_error(script: str) -> None:
+    path = ROOT / script
+    assert os.access(path, os.X_OK)
+    first, *rest = path.read_text().splitlines()
+    assert first == "#!/usr/bin/env bash"
+    assert "set -euo pipefail" in rest
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("python", "expected"),
+    [
+        ("echo 3.9", "is Python 3.9; 3.10 to 3.13 are supported"),
+        ("echo 3.14", "is Python 3.14; 3.10 to 3.13 are supported"),
+        ('case "$2" in *version*) echo 3.12 ;; *) exit 1 ;; esac', "apt-get install python3-venv"),
+        ("exit 1", "doesn't run"),
+    ],
+    ids=["too old", "too new", "no venv", "broken"],
+)
+@pytest.mark.parametrize("script", ["scripts/quickstart", "scripts/test"])
+def test_a_python_that_will_not_do_is_a_clear_error(
+    checkout: Checkout, script: str, python: str, expected: str
+) -> None:
+    checkout.stand_in("python-odd", f"#!/usr/bin/env bash\n{python}\n")
+    done = checkout.run(script, PYTHON="python-odd")
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert not (checkout.root / ".venv").exists()
+
+
+def test_a_python_that_is_not_there_is_a_clear_error(checkout: Checkout) -> None:
+    done = checkout.run("scripts/quickstart", PYTHON="python-absent")
+    assert done.returncode == 1
+    assert "there is no python-absent" in done.stderr
+
+
+def test_quickstart_installs_once_and_builds_every_time(checkout: Checkout) -> None:
+    install = "python -m pip install --quiet --disable-pip-version-check --editable ."
+    build = "edgecompile build digits --target host"
+    first = checkout.run("scripts/quickstart")
+    assert first.returncode == 0, first.stderr
+    assert checkout.calls() == [install, build]
+    second = checkout.run("scripts/quickstart")
+    assert ".venv is up to date" in second.stdout
+    assert checkout.calls() == [build]
+    with (checkout.root / "setup.cfg").open("a") as file:
+        file.write("\n# a new requirement\n")
+    checkout.run("scripts/quickstart")
+    assert checkout.calls() == [install, build]
+
+
+def test_a_failed_install_is_tried_again(checkout: Checkout) -> None:
+    failing = PYTHON.format(real=sys.executable).replace("    *) echo", "    *install*) exit 1 ;;\n    *) echo")
+    checkout.stand_in("python3", failing)
+    assert checkout.run("scripts/quickstart").returncode != 0
+    checkout.calls()
+    checkout.stand_in("python", PYTHON.format(real=sys.executable))
+    shutil.copy(checkout.bin / "python", checkout.root / ".venv/bin/python")
+    assert checkout.run("scripts/quickstart").returncode == 0
+    assert any("install" in call for call in checkout.calls())
+
+
+def test_test_adds_its_extra_and_quickstart_then_leaves_it(checkout: Checkout) -> None:
+    checkout.run("scripts/quickstart")
+    checkout.calls()
+    done = checkout.run("scripts/test", "tests/test_data.py", "-k", "npz files")
+    assert done.returncode == 0, done.stderr
+    install, tests = checkout.calls()
+    assert install.endswith("--editable .[test]")
+    assert tests.startswith("python -m pytest -m not slow ")
+    assert tests.endswith("tests/test_data.py -k npz files")
+    checkout.run("scripts/test-slow")
+    assert checkout.calls()[0].startswith("python -m pytest -m slow ")
+    checkout.run("scripts/lint")
+    assert checkout.calls() == ["ruff check .", "ruff format --check .", "mypy "]
+    checkout.run("scripts/quickstart")
+    assert checkout.calls() == ["edgecompile build digits --target host"]
+
+
+def test_a_moved_checkout_makes_its_venv_anew(checkout: Checkout) -> None:
+    """The scripts inside a virtual environment hold its path."""
+    checkout.run("scripts/quickstart")
+    checkout.calls()
+    moved = checkout.root.with_name("moved")
+    checkout.root.rename(moved)
+    done = Checkout(moved, checkout.bin, checkout.calls_file).run("scripts/quickstart")
+    assert done.returncode == 0, done.stderr
+    assert "removing .venv" in done.stdout
+    assert any("install" in call for call in checkout.calls())
+
+
+@pytest.mark.parametrize(("user", "expected"), [("1000", []), ("0", ["update", "install"])])
+def test_system_packages_installs_what_is_missing_as_root_only(
+    checkout: Checkout, user: str, expected: list[str]
+) -> None:
+    checkout.stand_in("dpkg-query", "#!/usr/bin/env bash\nexit 1\n")
+    checkout.stand_in("id", f"#!/usr/bin/env bash\necho {user}\n")
+    checkout.stand_in("apt-get", '#!/usr/bin/env bash\necho "$*" >> "$CALLS"\n')
+    checkout.stand_in("python3", "#!/usr/bin/env bash\nexit 1\n")
+    done = checkout.run("scripts/system-packages")
+    assert done.returncode == 0, done.stderr
+    assert "python3-venv   missing" in done.stdout
+    calls = checkout.calls()
+    assert [call.split()[0] for call in calls] == expected
+    if expected:
+        assert "python3-venv" in calls[-1]
+        assert "--yes" in calls[-1]
+
+
+def test_system_packages_leaves_apt_alone_where_nothing_is_missing(checkout: Checkout) -> None:
+    checkout.stand_in("dpkg-query", "#!/usr/bin/env bash\nprintf installed\n")
+    checkout.stand_in("id", "#!/usr/bin/env bash\necho 0\n")
+    checkout.stand_in("apt-get", '#!/usr/bin/env bash\necho "$*" >> "$CALLS"\n')
+    done = checkout.run("scripts/system-packages")
+    assert done.returncode == 0, done.stderr
+    assert checkout.calls() == []
+
+
+def test_ci_runs_every_part_in_order_and_stops_at_a_failure(checkout: Checkout) -> None:
+    for name in SCRIPTS:
+        path = checkout.root / "scripts" / name
+        path.write_text(f'#!/usr/bin/env bash\necho {name} >> "$CALLS"\n[ "${{FAILS:-}}" != {name} ]\n')
+        path.chmod(0o755)
+    done = checkout.run(".ci/run")
+    assert done.returncode == 0
+    assert checkout.calls() == ["system-packages", "test", "lint", "test-slow"]
+    assert done.stdout.count("passed in") == 5
+    assert checkout.run(".ci/run", FAILS="test").returncode != 0
+    assert checkout.calls() == ["system-packages", "test"]
