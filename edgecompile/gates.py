@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,7 @@ def accuracy(after: Mapping[str, Any] | None, max_drop: float | None) -> Check:
     if after is None:
         return Check("accuracy", None, "not measured: the data has no labelled test set", AccuracyGateError, hint)
     low, high = after["interval"]
-    drop, unit = after["drop"], after["drop_unit"]
+    drop, unit = math.inf if after["drop"] is None else after["drop"], after["drop_unit"]
     text = (
         f"{after['metric']} {after['value']:.4f} against {after['before']:.4f} of the float model on "
         f"{after['samples']} test samples: {'drop' if drop >= 0 else 'gain'} {abs(drop):.2f}{unit} "

@@ -112,8 +112,9 @@ def _macs(layer: Any, shape: Any) -> int | None:
 def _function(function: Any) -> dict[str, Any]:
     """Of a SavedModel that is no Keras graph: operators by type, and the variables that its signature reads."""
     counts: dict[str, int] = {}
-    for operator in function.graph.get_operations():
-        counts[operator.type] = counts.get(operator.type, 0) + 1
+    graph = function.graph.as_graph_def()
+    for node in (*graph.node, *(node for called in graph.library.function for node in called.node_def)):
+        counts[node.op] = counts.get(node.op, 0) + 1
     parameters = sum(math.prod(int(size) for size in variable.shape) for variable in function.variables)
     ranked = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     return {"operators": ranked, "totals": {"parameters": int(parameters), "macs": None, "uncounted": None}}

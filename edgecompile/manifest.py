@@ -49,7 +49,8 @@ def find(manifest: Mapping[str, Any], name: str, of: str) -> float | None:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(bundle: Path) -> dict[str, Any]:

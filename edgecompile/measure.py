@@ -23,7 +23,7 @@ from edgecompile.stages.base import Progress
 from edgecompile.task import Array
 
 WARMUP, RUNS, MIN_SECONDS = 20, 200, 0.5
-_HISTOGRAM_BINS = 40
+_HISTOGRAM_BINS = 80
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Measurement:
         """The candidate's figures, under the name `of`."""
         result = self.results[candidate]
         names = {f"latency_{s}": ("ms", result[s]) for s in ("p50", "p90", "p95", "p99", "mean", "std")}
-        names |= {"init_time": ("ms", result["init_ms"]), "peak_rss": ("MB", result["peak_rss_mb"])}
+        names |= {"init_time": ("ms", result["init_ms"]), "peak_rss": ("MiB", result["peak_rss_mb"])}
         return [
             Figure(
                 name=name,
@@ -141,7 +141,9 @@ def run(
 
 def _summary(bench: BenchResult, candidate: str) -> dict[str, Any]:
     times = bench.candidates[candidate]
-    counts, edges = np.histogram(times.times_ms, bins=_HISTOGRAM_BINS)
+    # Steps of equal ratio: one slow outlier must not squeeze all others into a single bar.
+    low, high = max(min(times.times_ms), 1e-6), max(times.times_ms)
+    counts, edges = np.histogram(times.times_ms, bins=np.geomspace(low, high * 1.0001, _HISTOGRAM_BINS + 1))
     return {
         **statistics(times.times_ms),
         "init_ms": times.init_ms,

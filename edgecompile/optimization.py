@@ -6,16 +6,16 @@ TensorFlow's converter names a tensor after all layers that were merged into the
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgecompile.tflite_file import TfliteModel
+from edgecompile.tflite_file import Operator, Subgraph, TfliteModel
 
 KEPT, FOLDED, FUSED, MERGED, REMOVED = "kept", "folded", "fused", "merged", "removed"
 _ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "Softmax", "ELU")
 _FOLDABLE = ("BatchNormalization", "Rescaling", "Normalization")
+_FOLLOWERS = (*_ACTIVATIONS, *_FOLDABLE, "ZeroPadding2D", "Flatten", "Reshape", "Dropout")
 _ADDED = ("QUANTIZE", "DEQUANTIZE")
 
 
@@ -26,9 +26,12 @@ def graph_changes(layers: Sequence[Mapping[str, str]], model: TfliteModel) -> di
     graph = model.main
     operators: list[dict[str, Any]] = []
     homes: dict[str, list[int]] = {}
+    last = next((op for op in reversed(graph.operators) if op.name not in _ADDED), None)
     for op in graph.operators:
-        sources = _sources(op, graph, types)
-        operators.append({"index": op.index, "name": op.name, "layers": sources})
+        sources = _sources(op, graph, types) if op.name not in _ADDED else []
+        if not sources and op is last and layers:
+            sources = [layers[-1]["name"]]  # the converter names what it returns after the signature
+        operators.append({"index": op.index, "type": op.name, "layers": sources})
         for layer in sources:
             homes.setdefault(layer, []).append(op.index)
     leaders = {_leader(op["layers"], types) for op in operators}
@@ -38,26 +41,33 @@ def graph_changes(layers: Sequence[Mapping[str, str]], model: TfliteModel) -> di
     ]
     return {
         "before": dict(Counter(types.values())),
-        "after": dict(Counter(op["name"] for op in operators)),
+        "after": dict(Counter(op["type"] for op in operators)),
         "operators": operators,
         "layers": fates,
         "summary": dict(Counter(fate["fate"] for fate in fates)),
-        "added": sum(op["name"] in _ADDED for op in operators),
+        "added": sum(op["type"] in _ADDED for op in operators),
     }
 
 
-def _sources(op: Any, graph: Any, types: Mapping[str, str]) -> list[str]:
+def _sources(op: Operator, graph: Subgraph, types: Mapping[str, str]) -> list[str]:
     """Layers named in the operator's outputs and constants, in the source's order."""
     tensors = [graph.tensors[i] for i in op.outputs]
     tensors += [graph.tensors[i] for i in op.inputs if i >= 0 and graph.tensors[i].is_constant]
-    parts = {part for tensor in tensors for part in re.split(r"[/;:]", tensor.name)}
-    parts |= {part.removeprefix("quant_") for part in parts}
-    return [name for name in types if name in parts]
+    found = {_layer(part, types) for tensor in tensors for part in tensor.name.split(";")}
+    return [name for name in types if name in found]
+
+
+def _layer(scope: str, types: Mapping[str, str]) -> str:
+    """The layer of a name such as "net/quant_conv/BiasAdd": the first part that is one. Later parts are operators,
+    which TensorFlow may call like another layer ("net/add_1/add")."""
+    parts = [part.split(":")[0] for part in scope.split("/")]
+    candidates = [name for part in parts for name in (part, part.removeprefix("quant_")) if name in types]
+    return candidates[0] if candidates else ""
 
 
 def _leader(sources: Sequence[str], types: Mapping[str, str]) -> str:
     """The layer that the operator is for: the first that is neither folded into weights nor an activation."""
-    main = [name for name in sources if types[name] not in (*_ACTIVATIONS, *_FOLDABLE)]
+    main = [name for name in sources if types[name] not in _FOLLOWERS]
     return (main or list(sources) or [""])[0]
 
 

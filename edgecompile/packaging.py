@@ -12,6 +12,7 @@ from typing import Any
 from edgecompile import bundle, report
 from edgecompile.artifact import TFLITE, Artifact, StageRecord
 from edgecompile.backends.base import Candidate
+from edgecompile.devices.local import LocalDevice
 from edgecompile.gates import Check
 from edgecompile.inspection import inspect_tflite
 from edgecompile.job import now, tool_versions
@@ -54,7 +55,8 @@ def write(result: Result) -> dict[str, Any]:
 def _manifest(result: Result) -> dict[str, Any]:
     plan = result.plan
     model = read(result.artifact.model)
-    parity = result.parity.history[-1].metrics
+    verified = result.parity.history[-1].metrics
+    verified = result.parity.history[-1].metrics
     return {
         "schema": SCHEMA_VERSION,
         "edgecompile": tool_versions()["edgecompile"],
@@ -68,24 +70,48 @@ def _manifest(result: Result) -> dict[str, Any]:
         "models": {"model": {"file": "model.tflite", "signature": dataclasses.asdict(result.artifact.signature)}},
         "target": {"id": plan.target.id, "name": plan.target.name, "cpu": dataclasses.asdict(plan.target.cpu)},
         "recipe": {"name": plan.recipe.name, "summary": plan.recipe.summary, "reason": plan.reason},
-        "io": plan.io,
-        "seed": plan.request.seed,
+        "options": _options(plan),
         "data": _data(plan),
         "history": [dataclasses.asdict(record) for record in _history(result)],
-        "candidates": [_candidate(c, result, parity["parity"]) for c in result.candidates],
+        "candidates": [_candidate(c, result, verified["parity"]) for c in result.candidates],
         "winner": {"id": result.winner.id, "backend": result.winner.backend, "why": result.why},
         "figures": [figure.to_json() for figure in figures(result)],
         "gates": [check.to_json() for check in result.checks],
-        "parity": parity,
+        "distance": verified["distance"],
         "optimization": graph_changes(result.source.meta.get("layers", []), model),
-        "inspection": inspect_tflite(result.artifact.model),
+        "inspection": {k: v for k, v in inspect_tflite(result.artifact.model).items() if k != "path"},
         "measurement": dataclasses.asdict(result.measurement) if result.measurement else None,
         "environment": {
             "machine": platform.machine(),
+            "cpu": _cpu(),
             "system": platform.platform(),
             "packages": tool_versions(),
         },
         "files": {},
+    }
+
+
+def _cpu() -> dict[str, Any]:
+    """What tells one machine from another when figures are compared: verify goes by it."""
+    details = LocalDevice().facts().details
+    return {"model": details["cpu"], "features": details["features"]}
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    """What was asked for or taken by default: enough to repeat the build."""
+    request = plan.request
+    return {
+        "io": plan.io,
+        "seed": request.seed,
+        "threads": plan.threads,
+        "backends": list(plan.backends),
+        "budget_minutes": request.budget_minutes,
+        "max_drop": plan.max_drop,
+        "max_size": plan.max_size,
+        "max_latency_ms": request.max_latency_ms,
+        "input_shape": {name: list(shape) for name, shape in request.input_shape},
+        "custom": list(request.custom),
+        "allow_unsafe": request.allow_unsafe,
     }
 
 

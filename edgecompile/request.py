@@ -137,7 +137,7 @@ def plan(request: BuildRequest, facts: TaskFacts | None) -> Plan:
 def find_source(model: str) -> Source:
     """The built-in model of that id, or the file or folder of that name."""
     path = Path(model)
-    if model in catalog.ids() and not path.exists():
+    if model in catalog.ids() and not path.is_file():  # a folder of that name may be anything
         module = catalog.get(model)
         digest = sha256_path(Path(str(module.__file__)))
         return Source(model, KERAS, None, Train(model, digest, module.TRAINING.epochs, module.TRAINING.on_first_use))

@@ -81,13 +81,13 @@ def test_the_wheel_installed_elsewhere_builds_digits_in_an_empty_folder(wheel: P
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     (own,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    (own / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     empty = tmp_path / "empty"
     empty.mkdir()
     environment = {name: value for name, value in os.environ.items() if name not in ("EDGECOMPILE_DATA", "PYTHONPATH")}
     environment["EDGECOMPILE_CACHE"] = str(tmp_path / "cache")
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", str(wheel)]
     subprocess.run(install, cwd=empty, env=environment, check=True)
+    (own / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
 
     where = "import edgecompile, edgecompile.targets as t; print(edgecompile.__file__); print(t.__file__)"
     found = subprocess.run([str(python), "-c", where], cwd=empty, env=environment, capture_output=True, text=True)

@@ -200,7 +200,7 @@ def test_a_long_model_is_folded_away_and_drawn_whole(manifest: dict[str, Any]) -
         {"name": f"block_{i}/" + "x" * 90, "type": "Conv2D", "fate": "kept", "operators": [i]} for i in range(150)
     ]
     changed["optimization"]["operators"] = [
-        {"index": i, "name": "CONV_2D", "layers": [f"block_{i}/" + "x" * 90]} for i in range(150)
+        {"index": i, "type": "CONV_2D", "layers": [f"block_{i}/" + "x" * 90]} for i in range(150)
     ]
     page = Page(render(changed))
     assert "All 150 layers" in page.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def undisturbed(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def killed(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Run]]]:
+def killed(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Run]]:
     """One build, killed once in every stage, then let run to its end."""
     folder = tmp_path_factory.mktemp("killed")
     env = {"EDGECOMPILE_CACHE": str(folder / "cache")}
@@ -50,7 +49,7 @@ def killed(two_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     for stage, moment in MOMENTS.items():
         runs[stage] = run_until(moment, *arguments(two_inputs, folder / "out"), cwd=folder, env=env)
     runs["end"] = run_cli(*arguments(two_inputs, folder / "out"), cwd=folder, env=env)
-    yield folder / "out", runs
+    return folder / "out", runs
 
 
 def test_each_kill_hit_its_stage(killed: tuple[Path, dict[str, Run]]) -> None:

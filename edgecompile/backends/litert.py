@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from edgecompile.artifact import Artifact
+from edgecompile.artifact import Artifact, TensorInfo
 from edgecompile.backends.base import Candidate
 from edgecompile.errors import ModelError
+from edgecompile.loaders.tflite import dequantize, quantize, tensor_info
+from edgecompile.ondevice.runner import named
 from edgecompile.target import Target
 from edgecompile.task import Array
 
@@ -53,61 +55,37 @@ class LiteRtRunner:
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as problem:
             raise ModelError(f"LiteRT can't open {model}: {str(problem).strip().splitlines()[0]}") from problem
-        # The names of the signature, where the file has one; the tensors' own names else.
-        self.inputs = _by_name(self._interpreter, "inputs", self._interpreter.get_input_details())
-        self.outputs = _by_name(self._interpreter, "outputs", self._interpreter.get_output_details())
+        self.inputs, self.outputs = _tensors(self._interpreter)
 
     def run(self, x: Mapping[str, Array]) -> dict[str, Array]:
-        feeds = [(detail["index"], quantized(x[name], detail)) for name, detail in self.inputs.items()]
-        n = len(feeds[0][1])
-        results: dict[str, list[Array]] = {name: [] for name in self.outputs}
-        for i in range(n):
+        feeds = [(index, quantize(x[spec.name], spec).astype(spec.dtype)) for index, spec in self.inputs]
+        results: dict[str, list[Array]] = {spec.name: [] for _, spec in self.outputs}
+        for i in range(len(feeds[0][1])):
             for index, array in feeds:
                 self._interpreter.set_tensor(index, array[i : i + 1])
             self._interpreter.invoke()
-            for name, detail in self.outputs.items():
-                results[name].append(self._interpreter.get_tensor(detail["index"]))
+            for index, spec in self.outputs:
+                results[spec.name].append(self._interpreter.get_tensor(index))
         return {name: np.concatenate(parts) for name, parts in results.items()}
 
     def scale(self, output: str) -> float | None:
         """The scale of a quantized output, None for float."""
-        return _quantization(self.outputs[output])[0]
+        return next(spec.scale for _, spec in self.outputs if spec.name == output)
 
     def run_real(self, x: Mapping[str, Array]) -> dict[str, Array]:
         """As `run`, with quantized outputs turned into the real numbers they stand for."""
-        return {name: dequantized(array, self.outputs[name]) for name, array in self.run(x).items()}
+        raw = self.run(x)
+        return {spec.name: dequantize(raw[spec.name], spec) for _, spec in self.outputs}
 
 
-def _by_name(interpreter: Any, side: str, details: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    signatures = interpreter.get_signature_list()
-    if not signatures:
-        return {detail["name"]: detail for detail in details}
-    key = next(iter(signatures))
-    runner = interpreter.get_signature_runner(key)
-    named = runner.get_input_details() if side == "inputs" else runner.get_output_details()
-    by_index = {detail["index"]: name for name, detail in named.items()}
-    return {by_index[detail["index"]]: detail for detail in details}
+Tensors = list[tuple[int, TensorInfo]]
 
 
-def _quantization(detail: dict[str, Any]) -> tuple[float | None, int]:
-    scale, zero_point = detail["quantization"]
-    return (float(scale), int(zero_point)) if scale and np.issubdtype(detail["dtype"], np.integer) else (None, 0)
+def _tensors(interpreter: Any) -> tuple[Tensors, Tensors]:
+    """(index, description) of inputs and of outputs, by the signature's names or else the tensors' own."""
+    inputs, outputs = named(interpreter)
+    return [described(name, d) for name, d in inputs], [described(name, d) for name, d in outputs]
 
 
-def quantized(array: Array, detail: dict[str, Any]) -> Array:
-    """Real numbers as the tensor's type takes them: q = round(x / scale) + zero point, clipped."""
-    dtype = np.dtype(detail["dtype"])
-    scale, zero_point = _quantization(detail)
-    if scale is None or array.dtype == dtype:
-        return array.astype(dtype)
-    limits = np.iinfo(dtype)
-    real = np.round(array.astype(np.float32) / scale) + zero_point
-    return np.clip(real, limits.min, limits.max).astype(dtype)
-
-
-def dequantized(array: Array, detail: dict[str, Any]) -> Array:
-    scale, zero_point = _quantization(detail)
-    if scale is None:
-        return array
-    real: Array = (array.astype(np.float32) - zero_point) * np.float32(scale)
-    return real
+def described(name: str, detail: Any) -> tuple[int, TensorInfo]:
+    return int(detail["index"]), tensor_info(name, detail, tuple(int(d) for d in detail["shape"]))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgecompile.artifact import StageRecord
-from edgecompile.stages.base import Progress
 from edgecompile.units import format_ms, format_seconds, format_size
+
+if TYPE_CHECKING:  # they bring NumPy in, which --help has no use for
+    from edgecompile.artifact import StageRecord
+    from edgecompile.stages.base import Progress
 
 _PLAIN_EVERY = 15.0  # seconds between lines of progress where there is no terminal
 

@@ -17,7 +17,7 @@ _ROWS = (
     ("file_size_gzip", "size, gzip", format_size),
     ("latency_p50", "latency p50", format_ms),
     ("latency_p90", "latency p90", format_ms),
-    ("peak_rss", "peak RSS", lambda value: f"{value:.1f} MB"),
+    ("peak_rss", "peak RSS", lambda value: f"{value:.1f} MiB"),
 )
 
 

@@ -79,9 +79,9 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
         guarded(path, lambda detail=detail, shape=shape: interpreter.resize_tensor_input(detail["index"], shape))
     guarded(path, interpreter.allocate_tensors)
     signature = Signature(
-        tuple(_info(n, d, s) for n, d, s in zip(in_names, inputs, shapes, strict=True)),
+        tuple(tensor_info(n, d, s) for n, d, s in zip(in_names, inputs, shapes, strict=True)),
         tuple(
-            _info(n, d, tuple(int(v) for v in interpreter.get_tensor(d["index"]).shape))
+            tensor_info(n, d, tuple(int(v) for v in interpreter.get_tensor(d["index"]).shape))
             for n, d in zip(out_names, outputs, strict=True)
         ),
     )
@@ -120,7 +120,8 @@ def _dynamic_shape(detail: Any) -> tuple[int, ...]:
     return tuple(int(d) for d in (signature if len(signature) else detail["shape"]))
 
 
-def _info(name: str, detail: Any, shape: tuple[int, ...]) -> TensorInfo:
+def tensor_info(name: str, detail: Any, shape: tuple[int, ...]) -> TensorInfo:
+    """A tensor as LiteRT's interpreter describes it. DataError where it is quantized per channel."""
     dtype = np.dtype(detail["dtype"]).name
     scales = detail["quantization_parameters"]["scales"]
     if dtype not in QUANTIZED or len(scales) == 0:

@@ -211,7 +211,7 @@ def mapping(layers: Sequence[Mapping[str, Any]], operators: Sequence[Mapping[str
         origin = ", ".join(operator["layers"]) or "no layer of the source"
         body.append(rect(right, y - 10, 250, 20, "box" if operator["layers"] else "box removed", f"from {origin}", 4))
         body.append(text(right + 9, y + 4, f"{operator['index']}", "muted"))
-        body.append(text(right + 40, y + 4, operator["name"], most=31))
+        body.append(text(right + 40, y + 4, operator["type"], most=31))
     height = max([*ys.values(), *places.values()], default=0.0) + ROW / 2
     described = f"{len(layers)} layers became {len(operators)} operators; the table below lists them"
     return picture(WIDTH, height, "Layers of the source and operators of the .tflite", body, described)

@@ -58,7 +58,7 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "latencies": latencies(manifest),
         "device": device(manifest),
         "not_measured": _latency_reason(manifest),
-        "distance": manifest["parity"].get("distance", {}),
+        "distance": manifest["distance"],
         "long": LONG,
     }
 
@@ -95,7 +95,7 @@ def comparison(manifest: Mapping[str, Any]) -> list[Row]:
         ("latency_p90", "Latency p90", format_ms, slower, latency),
         ("latency_p99", "Latency p99", format_ms, slower, latency),
         ("init_time", "Initialization", format_ms, slower, latency),
-        ("peak_rss", "Peak RSS", lambda mb: f"{mb:.1f} MB", ("less", "more"), latency),
+        ("peak_rss", "Peak RSS", lambda mb: f"{mb:.1f} MiB", ("less", "more"), latency),
     ]
     return _spanned([_row(manifest, *spec) for spec in specs])
 

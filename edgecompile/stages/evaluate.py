@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -115,12 +116,13 @@ class Test:
         low, high = compare.paired_interval(metric, labels, before, outputs, x, seed=ctx.seed)
         score_before = metric.score(labels, before, x)
         score = metric.score(labels, outputs, x)
+        drop = compare.metric_drop(metric, score_before, score)
         points = compare.drops_in_points(metric, score_before, score)
         metrics = {
             "metric": metric.name,
             "before": score_before,
             "value": score,
-            "drop": compare.metric_drop(metric, score_before, score),
+            "drop": drop if math.isfinite(drop) else None,  # worse than a baseline of 0: JSON has no infinity
             "drop_unit": " points" if points else "%",
             "interval": [low, high],
             "samples": len(next(iter(labels.values()))),

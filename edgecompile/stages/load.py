@@ -14,6 +14,7 @@ from edgecompile.loaders.base import SourceModel, save_keras
 from edgecompile.stages.base import NOTHING, TRAINING, Context, Outcome
 from edgecompile.stages.trainable import train, training_metrics
 from edgecompile.task import align
+from edgecompile.tflite_file import read, with_signature
 from edgecompile.training import Schedule
 
 _BRIDGE_SAMPLES = 32
@@ -35,7 +36,9 @@ class Load:
         del artifact  # the first stage has none before it
         source = loaders.load(Path(self.path), ctx.options)
         copy = ctx.out / f"model{Path(self.path).suffix}"
-        if Path(self.path).is_dir():
+        if source.kind == TFLITE and not read(Path(self.path)).signatures:
+            with_signature(read(Path(self.path)), source.signature, copy)
+        elif Path(self.path).is_dir():
             shutil.copytree(self.path, copy)
         else:
             shutil.copyfile(self.path, copy)
@@ -99,8 +102,6 @@ def layers(source: SourceModel) -> list[dict[str, Any]]:
     if source.kind in (KERAS, KERAS3):
         return [{"name": layer.name, "type": type(layer).__name__} for layer in source.model.layers]
     if source.kind == TFLITE:
-        from edgecompile.tflite_file import read
-
         graph = read(Path(source.model)).subgraphs[0]
         return [{"name": f"#{op.index}", "type": op.name} for op in graph.operators]
     return []

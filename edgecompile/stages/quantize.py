@@ -68,8 +68,10 @@ class Quantize:
             engine.load_quantization_recipe(_entries(self.scheme, ctx.io))
             calibration = None
             if engine.need_calibration:
-                key = source.signatures[0].key if source.signatures else "serving_default"
-                calibration = self._calibrate(engine, artifact.model, {key: _Samples(self._samples(artifact, ctx), ctx)})
+                key = source.signatures[0].key
+                calibration = self._calibrate(
+                    engine, artifact.model, {key: _Samples(self._samples(artifact, ctx), ctx)}
+                )
             engine.quantize(calibration).export_model(str(path), overwrite=True)
         except (ValueError, RuntimeError, KeyError, NotImplementedError) as problem:
             raise ConversionError(

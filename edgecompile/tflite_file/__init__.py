@@ -3,6 +3,7 @@
 graph.py       the dataclasses, and what can be computed from them (constants, MACs, sparsity, signature)
 structure.py   bounds of every FlatBuffers table, vector and string
 reading.py     bytes -> dataclasses, through the schema that ships with LiteRT
+writing.py     a signature for files that have none
 checks.py      indices, quantization parameters, sizes of constants, order of operators
 """
 
@@ -16,6 +17,7 @@ from edgecompile.tflite_file.graph import (
     TfliteModel,
 )
 from edgecompile.tflite_file.reading import read
+from edgecompile.tflite_file.writing import with_signature
 
 __all__ = [
     "NamedSignature",
@@ -26,4 +28,5 @@ __all__ = [
     "Tensor",
     "TfliteModel",
     "read",
+    "with_signature",
 ]
