@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,7 @@ def plan(request: BuildRequest, facts: TaskFacts | None) -> Plan:
     steps = _chain(recipe, source)
     _check_data(recipe, facts, request)
     _check_io(request.io or target.io, recipe)
+    check_tensorboard(request.tensorboard)
     max_drop = _max_drop(request, facts)
     if request.max_latency_ms is not None and not target.local:
         raise LatencyGateError(
@@ -207,6 +209,14 @@ def _check_io(io: str, recipe: Recipe) -> None:
         raise RecipeError(
             f"--io int8 needs an integer model, and recipe {recipe.name!r} gives a float one",
             hint="take recipe int8, qat or prune-qat, or --io float",
+        )
+
+
+def check_tensorboard(folder: Path | None) -> None:
+    if folder is not None and importlib.util.find_spec("tensorboard") is None:
+        raise MissingDependencyError(
+            "--tensorboard needs the package tensorboard, which is not installed",
+            hint="pip install 'edgecompile[tensorboard]'",
         )
 
 

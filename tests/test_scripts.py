@@ -6,6 +6,7 @@ set up by scripts/test.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -210,3 +211,17 @@ def test_ci_runs_every_part_in_order_and_stops_at_a_failure(checkout: Checkout) 
     assert done.stdout.count("passed in") == 5
     assert checkout.run(".ci/run", FAILS="test").returncode != 0
     assert checkout.calls() == ["system-packages", "test"]
+
+
+@pytest.mark.slow
+def test_the_overhead_benchmark_compares_like_with_like(tmp_path: Path) -> None:
+    """It fails by itself where the bare calls and the build end in different models; times are not judged here."""
+    row = tmp_path / "rows" / "overhead.json"
+    command = [sys.executable, str(ROOT / "scripts/bench_overhead.py"), "--runs", "1", "--limit", "1000"]
+    done = subprocess.run([*command, "--out", str(row)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(row.read_text())
+    median = found["median"]
+    assert 0 < median["bare"]
+    assert found["difference"] == pytest.approx(median["ours"] - median["bare"], abs=1e-3)
+    assert [line.split()[0] for line in done.stdout.splitlines()[-3:]] == ["bare", "ours", "difference"]

@@ -17,7 +17,7 @@ from edgecompile.loaders.base import SourceModel, call_keras
 from edgecompile.stages.base import NOTHING, Context, Outcome
 from edgecompile.stages.evaluate import golden_inputs
 from edgecompile.stages.qat import load_quantization_aware
-from edgecompile.tflite_file import TfliteModel, read
+from edgecompile.tflite_file import TfliteModel, in_order, read
 
 _SLACK = 0.01
 _FAITHFUL = 1e-3  # of the output's range: float32 summed in another order, through many layers
@@ -43,11 +43,17 @@ class Convert:
             path.write_bytes(convert(call, variables, artifact.signature))
             _check_faithful(source, path, golden_inputs(ctx.task, artifact.signature, ctx.seed))
         result = read(path)
+        if names(result.signature) != names(artifact.signature):
+            result = read(in_order(result, artifact.signature, path))
         metrics: dict[str, Any] = {"bytes": path.stat().st_size}
         if artifact.kind == QAT:
             _check_integer(result)
             metrics["sparsity"] = _check_sparsity(result, artifact.meta["sparse_layers"])
         return Outcome(TFLITE, {"model": path}, result.signature, metrics)
+
+
+def names(signature: Signature) -> tuple[list[str], list[str]]:
+    return [t.name for t in signature.inputs], [t.name for t in signature.outputs]
 
 
 def _check_integer(model: TfliteModel) -> None:

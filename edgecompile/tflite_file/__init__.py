@@ -3,7 +3,7 @@
 graph.py       the dataclasses, and what can be computed from them (constants, MACs, sparsity, signature)
 structure.py   bounds of every FlatBuffers table, vector and string
 reading.py     bytes -> dataclasses, through the schema that ships with LiteRT
-writing.py     a signature for files that have none
+writing.py     a signature for files that have none, and the order of inputs and outputs
 checks.py      indices, quantization parameters, sizes of constants, order of operators
 """
 
@@ -17,7 +17,7 @@ from edgecompile.tflite_file.graph import (
     TfliteModel,
 )
 from edgecompile.tflite_file.reading import read
-from edgecompile.tflite_file.writing import with_signature
+from edgecompile.tflite_file.writing import in_order, with_signature
 
 __all__ = [
     "NamedSignature",
@@ -27,6 +27,7 @@ __all__ = [
     "Subgraph",
     "Tensor",
     "TfliteModel",
+    "in_order",
     "read",
     "with_signature",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgecompile.artifact import Signature
 from edgecompile.tflite_file.graph import TfliteModel
 
@@ -14,11 +16,9 @@ SERVING = "serving_default"
 def with_signature(model: TfliteModel, names: Signature, path: Path) -> Path:
     """A copy of a file that has no signature, with one added: `serving_default`, by the names given, in the file's
     own order. Tools that go by signatures then take files from converters that wrote none."""
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    content = model.path.read_bytes()
-    tables = schema.ModelT.InitFromPackedBuf(content, 0)
+    tables = schema.ModelT.InitFromPackedBuf(model.path.read_bytes(), 0)
     signature = schema.SignatureDefT()
     signature.signatureKey = SERVING
     signature.subgraphIndex = 0
@@ -26,7 +26,25 @@ def with_signature(model: TfliteModel, names: Signature, path: Path) -> Path:
     signature.inputs = _maps(schema, [t.name for t in names.inputs], graph.inputs)
     signature.outputs = _maps(schema, [t.name for t in names.outputs], graph.outputs)
     tables.signatureDefs = [signature]
-    builder = flatbuffers.Builder(len(content))
+    return _write(tables, path)
+
+
+def in_order(model: TfliteModel, names: Signature, path: Path) -> Path:
+    """A copy whose inputs and outputs stand in the order of `names`: converters sort them, and code on a device
+    counts them. The file must have a signature with these names."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tables = schema.ModelT.InitFromPackedBuf(model.path.read_bytes(), 0)
+    signature, graph = model.signatures[0], tables.subgraphs[0]
+    graph.inputs = np.array([signature.inputs[t.name] for t in names.inputs], np.int32)
+    graph.outputs = np.array([signature.outputs[t.name] for t in names.outputs], np.int32)
+    return _write(tables, path)
+
+
+def _write(tables: Any, path: Path) -> Path:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1 << 16)
     builder.Finish(tables.Pack(builder), b"TFL3")
     path.write_bytes(bytes(builder.Output()))
     return path

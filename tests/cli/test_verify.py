@@ -150,7 +150,7 @@ def test_another_machine_may_be_worse_within_the_interval(
     bundle: Path, check: Check, shift: float, failed: list[str]
 ) -> None:
     def elsewhere(manifest: dict[str, Any]) -> None:
-        manifest["measurement"]["environment"]["before"]["cpu"] = "another processor"
+        manifest["environment"]["cpu"]["model"] = "another processor"
         next(f for f in manifest["figures"] if f["name"] == "accuracy" and f["of"] == "model")["value"] += shift
         test = next(record for record in manifest["history"] if record["stage"] == "test")
         test["metrics"]["before"] += shift
@@ -201,7 +201,7 @@ def test_what_is_no_bundle_is_a_clear_error(bundle: Path, check: Check) -> None:
             check(bundle)
 
 
-@pytest.mark.parametrize("key", ["candidates", "history", "data", "models", "environment", "measurement"])
+@pytest.mark.parametrize("key", ["candidates", "history", "data", "models", "environment"])
 def test_a_manifest_that_lacks_a_part_is_a_clear_error(bundle: Path, check: Check, key: str) -> None:
     edit_manifest(bundle, lambda manifest: manifest.pop(key) and None)
     with pytest.raises(BundleError, match=r"is damaged|is missing"):
