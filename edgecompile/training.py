@@ -19,7 +19,7 @@ import numpy as np
 
 from edgecompile.artifact import TensorInfo
 from edgecompile.errors import BudgetError, DataError, NonFiniteError
-from edgecompile.stages.base import Context, Progress
+from edgecompile.stages.base import Context, Progress, require
 from edgecompile.task import AUTOENCODER, CLASSIFICATION, Split, Task, align
 from edgecompile.units import format_seconds
 
@@ -35,6 +35,14 @@ class Schedule:
     epochs: int
     learning_rate: float
     batch_size: int
+
+    def __post_init__(self) -> None:
+        require(
+            "training",
+            epochs=(self.epochs, self.epochs >= 1, "1 or more"),
+            learning_rate=(self.learning_rate, 0 < self.learning_rate < 10, "a number above 0"),
+            batch_size=(self.batch_size, self.batch_size >= 1, "1 or more"),
+        )
 
 
 @dataclass(frozen=True)

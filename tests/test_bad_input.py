@@ -138,6 +138,7 @@ def _data_files(folder: Path) -> None:
         'summary = "x"\n[[steps]]\nstage = "prune"\nsparsity = 0.97\nepochs = 1\n[[steps]]\nstage = "convert"\n'
     )
     (folder / "recipe.toml").write_text('summary = "x"\n[[steps]]\nstage = "prune"\nsparsty = 0.5\n')
+    (folder / "range.toml").write_text('summary = "x"\n[[steps]]\nstage = "prune"\nsparsity = 1.5\n')
     target = (Path(__file__).parent.parent / "targets" / "rpi4.toml").read_text()
     (folder / "mine.toml").write_text(target.replace('id = "rpi4"', 'id = "mine"').replace("mcpu", "mcppu"))
 
@@ -170,6 +171,12 @@ CASES = [
     Case("unknown recipe", "good.h5 --recipe qta", errors.RecipeError, ("perhaps you meant 'qat'",)),
     Case(
         "unknown key in recipe", "good.h5 --recipe recipe.toml", errors.RecipeError, ("perhaps you meant 'sparsity'",)
+    ),
+    Case(
+        "setting out of range",
+        "good.h5 --recipe range.toml",
+        errors.RecipeError,
+        ("sparsity is 1.5", "between 0 and 1"),
     ),
     Case("recipe without data", "good.h5 --recipe qat", errors.RecipeError, ("no data was given",)),
     Case("trained .tflite", "out/model.tflite --data good.npz --recipe qat", errors.RecipeError, ("tflite", "qat")),

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from edgecompile import loaders
 from edgecompile.artifact import Artifact, Signature
-from edgecompile.errors import DataError
+from edgecompile.errors import DataError, RecipeError
 from edgecompile.loaders.base import LoadOptions, SourceModel
 from edgecompile.task import Task
 
@@ -70,6 +70,13 @@ class Context:
 
     def say(self, text: str) -> None:
         self.report(Progress(text))
+
+
+def require(stage: str, **checks: tuple[Any, bool, str]) -> None:
+    """RecipeError for the first setting that isn't what it must be: name=(value, whether it is, what it must be)."""
+    for name, (value, passed, expected) in checks.items():
+        if not passed:
+            raise RecipeError(f"{stage}: {name} is {value!r}, expected {expected}", hint="correct the recipe's file")
 
 
 class Stage(Protocol):

@@ -11,7 +11,7 @@ import numpy as np
 from edgecompile.artifact import KERAS, Artifact
 from edgecompile.errors import CompressionGateError
 from edgecompile.loaders.base import save_keras
-from edgecompile.stages.base import TRAINING, Context, Outcome
+from edgecompile.stages.base import TRAINING, Context, Outcome, require
 from edgecompile.stages.trainable import changed_weights, train, trainable_model, training_metrics
 from edgecompile.training import Hooks, Schedule
 
@@ -38,12 +38,23 @@ class Prune:
     learning_rate: float = 0.001
     batch_size: int = 32
 
+    def __post_init__(self) -> None:
+        require(
+            self.name,
+            sparsity=(self.sparsity, 0 < self.sparsity < 1, "a share between 0 and 1"),
+            ramp=(self.ramp, 0 < self.ramp <= 1, "a share above 0, at most 1"),
+        )
+        _ = self.schedule  # checks itself
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.epochs, self.learning_rate, self.batch_size)
+
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         import tensorflow_model_optimization as tfmot
 
         model = trainable_model(artifact, ctx)
         before = [v.numpy() for v in model.trainable_variables]
-        schedule = Schedule(self.epochs, self.learning_rate, self.batch_size)
         # Begin and end are in steps, known once the trainer has fixed the number of epochs (see _hooks).
         decay = tfmot.sparsity.keras.PolynomialDecay(0.0, self.sparsity, begin_step=0, end_step=10**9, frequency=1)
         wrapped, pruned, dense = self._wrap(model, decay)
@@ -51,7 +62,7 @@ class Prune:
             raise CompressionGateError(
                 "there is no layer in this model that TF-MOT can prune", hint="take a recipe without pruning"
             )
-        result = train(wrapped, artifact.signature, schedule, ctx, self._hooks(wrapped, decay))
+        result = train(wrapped, artifact.signature, self.schedule, ctx, self._hooks(wrapped, decay))
         stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
         zeros = {name: _zeros(stripped.get_layer(name)) for name in pruned}
         self._check(zeros)

@@ -11,7 +11,7 @@ import numpy as np
 from edgecompile.artifact import KERAS, QAT, Artifact
 from edgecompile.errors import CompressionGateError, ConversionError, UnsupportedLayerError
 from edgecompile.loaders.base import save_keras
-from edgecompile.stages.base import TRAINING, Context, Outcome
+from edgecompile.stages.base import TRAINING, Context, Outcome, require
 from edgecompile.stages.trainable import changed_weights, train, trainable_model, training_metrics
 from edgecompile.training import Schedule
 
@@ -38,6 +38,15 @@ class Qat:
     learning_rate: float = 0.0001
     batch_size: int = 32
 
+    def __post_init__(self) -> None:
+        known = ("allow", "refuse")
+        require(self.name, float_layers=(self.float_layers, self.float_layers in known, "'allow' or 'refuse'"))
+        _ = self.schedule  # checks itself
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.epochs, self.learning_rate, self.batch_size)
+
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         base = trainable_model(artifact, ctx)
         kept = _zero_masks(base) if self.preserve_sparsity else {}
@@ -50,8 +59,7 @@ class Qat:
         if left_float:
             ctx.say(f"left in float, TF-MOT can't quantize them: {', '.join(left_float)}")
         before = [v.numpy() for v in model.trainable_variables]
-        schedule = Schedule(self.epochs, self.learning_rate, self.batch_size)
-        result = train(model, artifact.signature, schedule, ctx)
+        result = train(model, artifact.signature, self.schedule, ctx)
         after = [v.numpy() for v in model.trainable_variables]
         metrics = {**training_metrics(result), **changed_weights(before, after)}
         base_path, weights_path = ctx.out / "model.keras", ctx.out / "weights.npz"

@@ -12,11 +12,12 @@ import numpy as np
 
 from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.errors import CompressionGateError, ConversionError, RecipeError, perhaps
-from edgecompile.stages.base import NOTHING, REPRESENTATIVE, Context, Outcome, Progress
+from edgecompile.stages.base import NOTHING, REPRESENTATIVE, Context, Outcome, Progress, require
 from edgecompile.task import align
 from edgecompile.tflite_file import TfliteModel, read
 
 FLOAT16 = "float16"
+RANGES = ("min_max", "moving_average")
 _FLOAT16_CONFIG = {
     "weight_tensor_config": {"num_bits": 16, "symmetric": True, "granularity": "TENSORWISE", "dtype": "FLOAT"},
     "compute_precision": "FLOAT",
@@ -44,6 +45,15 @@ class Quantize:
     samples: int = 500
     ranges: str = "min_max"
     float_ops: str = "allow"
+
+    def __post_init__(self) -> None:
+        known = ("allow", "refuse")
+        require(
+            self.name,
+            samples=(self.samples, self.samples >= 1, "1 or more"),
+            ranges=(self.ranges, self.ranges in RANGES, " or ".join(map(repr, RANGES))),
+            float_ops=(self.float_ops, self.float_ops in known, "'allow' or 'refuse'"),
+        )
 
     @property
     def static(self) -> bool:
@@ -88,9 +98,7 @@ class Quantize:
         from ai_edge_quantizer import calibrator
         from ai_edge_quantizer.utils import qsv_utils
 
-        updates = {"min_max": qsv_utils.min_max_update, "moving_average": qsv_utils.moving_average_update}
-        if self.ranges not in updates:
-            raise RecipeError(f"quantize: unknown ranges {self.ranges!r}", hint=perhaps(self.ranges, updates))
+        updates = dict(zip(RANGES, (qsv_utils.min_max_update, qsv_utils.moving_average_update), strict=True))
         # Quantizer.calibrate() does the same, but leaves no choice of how ranges of samples are joined.
         calibration = calibrator.Calibrator(model.read_bytes(), num_threads=1, qsv_update_func=updates[self.ranges])
         calibration.calibrate(samples, engine._recipe_manager)
