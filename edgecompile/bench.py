@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgecompile.backends.litert import BUILTIN, XNNPACK
 from edgecompile.data import DataSource
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import BundleError, ModelError
+from edgecompile.loaders.interpreter import dequantize
 from edgecompile.measure import Measurement, run
 from edgecompile.stages.base import Progress
 from edgecompile.stages.evaluate import golden_inputs
@@ -81,24 +83,36 @@ def bench(paths: Sequence[Path], options: Options, worker: Worker, *, report: Re
 def _subject(path: Path, options: Options) -> Subject:
     if not path.exists():
         raise ModelError(f"{path}: no such file or folder", hint="give a bundle's folder or a .tflite file")
-    threads, kernels, golden = options.threads or 1, options.kernels or XNNPACK, None
-    file = path
-    if path.is_dir():
-        manifest = bundle.open_bundle(path)
-        file = path / "model.tflite"
-        try:
-            winner = next(c for c in manifest["candidates"] if c["id"] == manifest["winner"]["id"])
-            threads = options.threads or int(winner["threads"])
-            kernels = options.kernels or (XNNPACK if winner["config"]["xnnpack"] else BUILTIN)
-            with np.load(path / "golden.npz", allow_pickle=False) as saved:
-                golden = {k.removeprefix("inputs/"): saved[k] for k in saved.files if k.startswith("inputs/")}
-        except (KeyError, TypeError, ValueError, OSError, StopIteration) as problem:
-            raise BundleError(f"{path} is damaged: {problem}", hint=f"see `edgecompile verify {path}`") from None
+    file = path / "model.tflite" if path.is_dir() else path
+    if not path.is_dir():
+        return Subject(str(path), _litert(path, file, options, options.threads or 1), read(file).signature, None)
+    manifest, signature = bundle.open_bundle(path), read(file).signature
+    try:
+        winner = next(c for c in manifest["candidates"] if c["id"] == manifest["winner"]["id"])
+        threads = options.threads or int(winner["threads"])
+        # The name that --kernels has for it: `litert-xnnpack` of the backend `litert` is `xnnpack`.
+        name = f"{path} {winner['id'].removeprefix(winner['backend'] + '-')}"
+        won = Candidate(name, winner["backend"], file, threads, dict(winner["config"]))
+        golden = _golden(path / "golden.npz", signature)
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, StopIteration, zipfile.BadZipFile) as problem:
+        raise BundleError(f"{path} is damaged: {problem}", hint=f"see `edgecompile verify {path}`") from None
+    candidates = _litert(path, file, options, threads) if options.kernels else (won,)
+    return Subject(str(path), candidates, signature, golden)
+
+
+def _litert(path: Path, file: Path, options: Options, threads: int) -> tuple[Candidate, ...]:
+    kernels = options.kernels or XNNPACK
     chosen = (XNNPACK, BUILTIN) if kernels == BOTH else (kernels,)
-    candidates = tuple(
-        Candidate(f"{path} {name}", "litert", file, threads, {"xnnpack": name == XNNPACK}) for name in chosen
-    )
-    return Subject(str(path), candidates, read(file).signature, golden)
+    return tuple(Candidate(f"{path} {name}", "litert", file, threads, {"xnnpack": name == XNNPACK}) for name in chosen)
+
+
+def _golden(path: Path, signature: Signature) -> dict[str, Array]:
+    """The golden inputs as real numbers: other models of the group quantize them in their own way."""
+    with np.load(path, allow_pickle=False) as saved:
+        arrays = {k.removeprefix("inputs/"): saved[k] for k in saved.files if k.startswith("inputs/")}
+    specs = {t.name: t for t in signature.inputs}
+    quantized = {name for name, array in arrays.items() if str(array.dtype) == specs[name].dtype}
+    return {name: dequantize(array, specs[name]) if name in quantized else array for name, array in arrays.items()}
 
 
 def _groups(subjects: Sequence[Subject]) -> Iterator[list[Subject]]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,53 +13,150 @@ from pathlib import Path
 from typing import Any
 
 from edgecompile.artifact import sha256_file
-from edgecompile.cache import writing
+from edgecompile.cache import Cache, writing
 from edgecompile.errors import BundleError, OutputError
 from edgecompile.manifest import read_manifest
 
 PARTS = ("manifest.json", "model.tflite", "golden.npz", "report.html")
+CANDIDATES = "candidates"
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fs.h
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+
+
+def resolved(out: Path) -> Path:
+    """The folder that `out` means: absolute and without symbolic links, so that it can be renamed."""
+    try:
+        return out.resolve()
+    except RuntimeError as problem:  # links in a circle, before Python 3.13
+        raise OutputError(f"{out}: {problem}", hint="name another folder with --out") from None
 
 
 def check_output(out: Path) -> None:
-    """OutputError before any work is done, where a bundle can't be written to `out` or something else is there."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file()):
-        raise OutputError(f"{out} exists and is not a bundle: it is left alone", hint="name another folder with --out")
+    """OutputError before any work is done, where a bundle can't be written to `out` or something else is there.
+
+    Writes nothing: parents that are missing are made when the bundle is.
+    """
+    place = resolved(out)
     with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        probe = out.parent / f".{out.name}.probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+        if _exists(place):
+            _check_ours(out, place)
+        _exists(_beside(place, "new"))  # ENAMETOOLONG shows here
+        above = place.parent
+        while not _exists(above):
+            above = above.parent
+        if not above.is_dir():
+            raise OutputError(f"{out} can't be written: {above} is not a folder", hint="name another folder with --out")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise OutputError(f"{out} can't be written: {above} is not writable", hint="name another folder with --out")
+
+
+def _check_ours(out: Path, place: Path) -> None:
+    """OutputError where what is at `place` isn't an empty folder or a whole bundle that can be replaced."""
+    left_alone = f"{out} exists and is not a bundle: it is left alone"
+    if not place.is_dir():
+        raise OutputError(left_alone, hint="name another folder with --out")
+    names = sorted(entry.name for entry in place.iterdir())
+    foreign = [name for name in names if not _is_part(place / name)]
+    if foreign:
+        raise OutputError(f"{left_alone} ({foreign[0]!r} is no part of one)", hint="name another folder with --out")
+    if names:
+        try:
+            read_manifest(place)
+        except BundleError as problem:
+            raise OutputError(
+                f"{left_alone} ({problem.message})", hint="remove it if nothing in it is needed, or name another folder"
+            ) from None
+    if place == Path.cwd() or place.is_mount():
+        what = "a mount point" if place.is_mount() else "the current folder"
+        raise OutputError(
+            f"{out} is {what}, which a bundle can't take the place of", hint=f"name a folder in it: --out {out / 'out'}"
+        )
+
+
+def _is_part(path: Path) -> bool:
+    if path.is_symlink():
+        return False
+    return path.is_dir() if path.name == CANDIDATES else path.name in PARTS and path.is_file()
+
+
+def _exists(path: Path) -> bool:
+    """As Path.exists, but a link to nowhere is there too, and what else goes wrong is raised."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _beside(place: Path, kind: str) -> Path:
+    return place.with_name(f".{place.name}.edgecompile-{kind}")
 
 
 @contextmanager
 def replacing(out: Path) -> Iterator[Path]:
-    """A folder to write the new bundle in; it takes the place of `out` when the block ends without an error."""
-    new, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
-    with writing(out):
-        restore(out)
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-    try:
+    """A folder to write the new bundle in; it takes the place of `out` when the block ends without an error.
+
+    Another build that writes to the same `out` waits for the end of the block.
+    """
+    place = resolved(out)
+    new = _beside(place, "new")
+    with _alone(place):
         with writing(out):
+            _restore(place)
+            check_output(out)  # it may have changed in the time that the build took
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+        try:
             yield new
-            if out.exists():
-                out.rename(old)
-            new.rename(out)
-            shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        restore(out)
-        shutil.rmtree(new, ignore_errors=True)
-        raise
+            with writing(out):
+                _swap(new, place)
+        except BaseException:
+            _restore(place)
+            raise
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
 
 
-def restore(out: Path) -> None:
-    """Undo a swap that was killed between its two renames."""
-    old = out.with_name(f".{out.name}.old")
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """In the cache, so that the user's folder stays clean."""
+    with Cache().lock(f"out-{hashlib.sha256(os.fsencode(place)).hexdigest()[:32]}"):
+        yield
+
+
+def _swap(new: Path, place: Path) -> None:
+    """`new` takes the place of `place`; in one step where the system can do that."""
+    if not _exists(place):
+        new.rename(place)
+    elif not _exchange(new, place):
+        old = _beside(place, "old")
+        place.rename(old)
+        new.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders atomically; False where the system or its file system can't."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux, glibc 2.28 or musl 1.2.6
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _restore(place: Path) -> None:
+    """Undo a swap of two renames that was killed between them."""
+    old = _beside(place, "old")
     if old.is_dir():
-        if out.exists():
+        if _exists(place):
             shutil.rmtree(old, ignore_errors=True)
         else:
-            old.rename(out)
+            old.rename(place)
 
 
 def file_facts(folder: Path, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -69,9 +170,12 @@ def file_facts(folder: Path, names: tuple[str, ...]) -> dict[str, dict[str, Any]
 
 def open_bundle(path: Path) -> dict[str, Any]:
     """The manifest of the bundle at `path`, whose files are all there."""
+    place = resolved(path)
+    if not _exists(place) and _beside(place, "old").is_dir():
+        with _alone(place):
+            _restore(place)
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle", hint="give the folder that edgecompile build wrote")
-    restore(path)
     manifest = read_manifest(path)
     missing = [name for name in manifest["files"] if not (path / name).is_file()]
     if missing:

@@ -1,8 +1,8 @@
 """The content-addressed cache: finished stages by key, and the work folders of unfinished ones.
 
 A stage's key is the digest of everything its result depends on, so nothing here is ever changed: an entry is
-written beside, then published by one rename. A killed build leaves at most a work folder, which the next
-build with the same key goes on from.
+written beside, then published by one rename, and renamed away before it is deleted. A killed build leaves at
+most a work folder, which the next build with the same key goes on from.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from edgecompile.artifact import Artifact
 from edgecompile.errors import DiskFullError, OutputError
 
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-WRITE_ERRNOS = (*FULL_ERRNOS, errno.EACCES, errno.EPERM, errno.EROFS)
+_HELD = (errno.EAGAIN, errno.EACCES)  # what flock says of a lock that another process has
+_HOUR, _DAY = 3600, 86400  # seconds
 
 
 def cache_root() -> Path:
@@ -51,6 +53,32 @@ def write_error(problem: OSError, path: Path) -> OutputError | DiskFullError:
             "finished stages are kept and the same command goes on from there",
         )
     return OutputError(f"{path} can't be written: {problem.strerror or problem}", hint="name another folder")
+
+
+def system_error(problem: OSError, place: str) -> OutputError | DiskFullError | None:
+    """What an error means whose operation isn't known: a read or a write. None where it may be a fault of ours.
+
+    `place` names what was worked on, where the error itself names no file.
+    """
+    named = problem.filename
+    path = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else Path(place)
+    if problem.errno in (*FULL_ERRNOS, errno.EROFS):
+        return write_error(problem, path)
+    if problem.errno in (errno.EACCES, errno.EPERM):
+        return OutputError(f"{path} can't be read or written: permission denied", hint="look at its permissions")
+    return None
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write `path` whole or not at all, whoever else writes it at the same time."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.write_text(text)
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -86,25 +114,49 @@ class Cache:
         return folder
 
     @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
+    def lock(self, key: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Held while the stage runs: a second build with the same key waits, then finds it done. The kernel
-        releases it when the process dies."""
+        releases it when the process dies. `waiting` is called where another process has it."""
+        file = self._try_lock(key)
+        if file is None:
+            waiting()
+        while file is None:
+            file = self._try_lock(key, wait=True)
+        with file:
+            yield
+
+    def _try_lock(self, key: str, *, wait: bool = False) -> IO[bytes] | None:
+        """The open lock file, which holds the lock until it is closed; None where it wasn't got."""
         path = self.root / "locks" / key
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("w")
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-            path.unlink(missing_ok=True)
+            file = path.open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # `prune` may have unlinked the file since it was opened: then others lock another one.
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            except FileNotFoundError:
+                pass
+            except OSError as problem:
+                if problem.errno not in _HELD:
+                    file.close()
+                    raise
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+            return None
 
     def get(self, key: str) -> Artifact | None:
+        """The published artifact; None where there is none, or one that lacks any of its files."""
         entry = self._entry(key)
-        record = entry / "artifact.json"
-        if not record.is_file():
+        found = _read(entry)
+        if found is None:
             return None
-        os.utime(entry)  # what `cache prune` goes by
-        return Artifact.from_json(json.loads(record.read_text()), entry)
+        with suppress(FileNotFoundError):  # pruned since: what was read is then gone, which its user will say
+            os.utime(entry)  # what `prune` goes by
+        return found
 
     def put(self, key: str, artifact: Artifact) -> Artifact:
         """Publish the files in the stage's new folder: written whole or not at all."""
@@ -113,33 +165,119 @@ class Cache:
         with writing(entry):
             (folder / "artifact.json").write_text(json.dumps(artifact.to_json(folder), indent=1))
             entry.parent.mkdir(parents=True, exist_ok=True)
+            self._discard(entry)  # a broken one: `get` would have given a whole one
             folder.rename(entry)
-            shutil.rmtree(folder.parent, ignore_errors=True)
+            self._discard(folder.parent)
         published = self.get(key)
         if published is None:
             raise OutputError(f"{entry} vanished while it was written", hint="is another process pruning the cache?")
         return published
 
+    def _discard(self, folder: Path) -> None:
+        """Remove a folder, if it is there, such that a kill never leaves half of it under its own name."""
+        trash = self.root / "trash" / f"{folder.name}.{secrets.token_hex(4)}"
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            folder.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)  # what is left of it `prune` removes
+
     def entries(self) -> list[Entry]:
         """All published stages, least recently used first."""
         found = []
-        for record in (self.root / "stages").glob("*/artifact.json"):
-            folder = record.parent
-            data: dict[str, Any] = json.loads(record.read_text())
-            stage = data["history"][-1]["stage"] if data["history"] else "?"
-            found.append(Entry(folder.name, stage, folder_size(folder), folder.stat().st_mtime))
+        for folder in (self.root / "stages").glob("*"):
+            artifact = _read(folder)
+            stage = artifact.history[-1].stage if artifact and artifact.history else "?"
+            found.append(Entry(folder.name, stage, folder_size(folder), _used(folder)))
         return sorted(found, key=lambda entry: entry.used)
 
+    def unused(self, days: float) -> tuple[list[str], list[Path], int]:
+        """(keys of stages and work folders, other files, bytes of all) not used for so long.
+
+        Other files are measurements, facts about data, logs and what a killed prune left. A log of a process that
+        is alive is in use, and so is a file that is being written.
+        """
+        limit = time.time() - days * _DAY
+        folders = [
+            folder
+            for kind in ("stages", "work")
+            for folder in sorted((self.root / kind).glob("*"))
+            if _used(folder) <= limit
+        ]
+        files = [
+            path
+            for kind in ("measurements", "tasks", "logs")
+            for path in sorted((self.root / kind).glob("*"))
+            if _used(path) <= (min(limit, time.time() - _HOUR) if path.suffix == ".tmp" else limit)
+            and not (kind == "logs" and path.stem.isdecimal() and _alive(int(path.stem)))
+        ]
+        size = sum(map(folder_size, folders)) + sum(map(_size, files))
+        return list(dict.fromkeys(folder.name for folder in folders)), files, size
+
     def prune(self, *, older_than_days: float) -> int:
-        """Remove entries and abandoned work folders not used for so long; bytes freed."""
-        limit = time.time() - older_than_days * 86400
-        freed = 0
-        for folder in [*(self.root / "stages").glob("*"), *(self.root / "work").glob("*")]:
-            if folder.stat().st_mtime <= limit:
-                freed += folder_size(folder)
-                shutil.rmtree(folder)
-        return freed
+        """Remove what was not used for so long, except what a running build holds the lock of; bytes freed."""
+        keys, files, _ = self.unused(older_than_days)
+        before = folder_size(self.root)
+        with writing(self.root):
+            for key in keys:
+                self._remove(key, time.time() - older_than_days * _DAY)
+            for path in files:
+                path.unlink(missing_ok=True)
+            shutil.rmtree(self.root / "trash", ignore_errors=True)
+            for path in (self.root / "locks").glob("*"):
+                self._remove_lock(path.name)
+        return max(0, before - folder_size(self.root))
+
+    def _remove(self, key: str, limit: float) -> None:
+        file = self._try_lock(key)
+        if file is None:
+            return
+        with file:
+            for folder in (self._entry(key), self.root / "work" / key):
+                if folder.exists() and _used(folder) <= limit:  # a build may just have ended
+                    self._discard(folder)
+
+    def _remove_lock(self, key: str) -> None:
+        """Unlinked while it is held, so that nobody holds a file that others can't see."""
+        file = self._try_lock(key)
+        if file is not None:
+            with file:
+                (self.root / "locks" / key).unlink(missing_ok=True)
+
+
+def _read(entry: Path) -> Artifact | None:
+    """A published artifact that is whole; None for anything else."""
+    try:
+        found = Artifact.from_json(json.loads((entry / "artifact.json").read_text()), entry)
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return found if all(path.exists() for path in found.files.values()) else None
+
+
+def _used(path: Path) -> float:
+    """Seconds since the epoch; 0 for what is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def folder_size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files below; one that is deleted meanwhile counts nothing."""
+    return sum(_size(Path(at) / name) for at, _, names in os.walk(folder) for name in names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0

@@ -138,7 +138,7 @@ class VerifyError(EdgecompileError):
 
 class OutputError(EdgecompileError):
     exit_code = 50
-    summary = "the output or cache folder can't be written"
+    summary = "the output or cache folder can't be read or written"
 
 
 class DiskFullError(EdgecompileError):

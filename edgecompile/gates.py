@@ -40,13 +40,20 @@ def enforce(checks: Sequence[Check]) -> None:
 
 
 def check_io(signature: Signature, io: str) -> None:
-    """ConversionError where inputs or outputs are not of the type that was asked for; indices stay integers."""
-    wrong = "float32" if io == "int8" else "int8"
+    """ConversionError where inputs or outputs are not of the type that was asked for.
+
+    "int8" stands for all quantized integers (uint8 and int16 too). Integers without a scale are no quantized numbers
+    but indices and the like: they stay what they are.
+    """
+    hints = {
+        "int8": "take --io float, or a recipe that makes all of the model int8 (int8, qat, prune-qat)",
+        "float": "take --io int8, or give the model with float inputs and outputs",
+    }
     for tensor in (*signature.inputs, *signature.outputs):
-        if tensor.dtype == wrong:
+        quantized, floating = tensor.scale is not None, "float" in tensor.dtype
+        if floating if io == "int8" else quantized:
             raise ConversionError(
-                f"--io {io} was asked for, and {tensor.name!r} of the result is {tensor.dtype}",
-                hint="take --io float, or a recipe that makes all of the model int8 (int8, qat, prune-qat)",
+                f"--io {io} was asked for, and {tensor.name!r} of the result is {tensor.dtype}", hint=hints[io]
             )
 
 
@@ -57,10 +64,16 @@ def parity(verdicts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Check:
         for name, outputs in verdicts.items()
         if not all(v["passed"] for v in outputs.values())
     }
-    named = [f"{name} differs by {v['max_abs']:.3g}, allowed {v['tolerance']:.3g}" for name, v in failed.items()]
+    named = [f"{name} {_why(v)}" for name, v in failed.items()]
     agree = f"{len(verdicts) - len(failed)} of {len(verdicts)} candidates agree with LiteRT's reference kernels"
     text = "; left out: ".join([agree, *named])
     return Check("parity", len(failed) < len(verdicts), text, ParityGateError, "report it: the engine computes wrongly")
+
+
+def _why(verdict: Mapping[str, Any]) -> str:
+    if verdict["max_abs"] > verdict["tolerance"]:
+        return f"differs by {verdict['max_abs']:.3g}, allowed {verdict['tolerance']:.3g}"
+    return f"computes something else (cosine similarity {verdict['cosine']:.3f})"
 
 
 def tolerance(distance: Mapping[str, Mapping[str, float]], allowed: float) -> Check:

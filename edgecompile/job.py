@@ -8,9 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
-import hashlib
 import importlib.metadata
-import inspect
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from typing import Any
 
 from edgecompile import __version__, data
 from edgecompile.artifact import Artifact, StageRecord, sha256_json
+from edgecompile.code import module_digest, package_digest
 from edgecompile.data import DataSource
 from edgecompile.errors import ModelError
 from edgecompile.loaders.base import LoadOptions
@@ -67,13 +66,13 @@ class Job:
         optional = {
             "task": [s.fingerprint, s.image_size],
             "io": s.io,
-            "options": dataclasses.asdict(s.options),
+            "options": [dataclasses.asdict(s.options), [module_digest(c.partition(":")[0]) for c in s.options.custom]],
             "budget": self.budget_seconds,
         }
         return sha256_json(
             {
                 "stage": self.stage.name,
-                "code": code_digest(type(self.stage)),
+                "code": package_digest(),
                 "config": self.config(),
                 "input": self.artifact.history[-1].key if self.artifact else None,
                 "seed": s.seed,
@@ -82,6 +81,11 @@ class Job:
                 **{name: value for name, value in optional.items() if name in self.stage.uses},
             }
         )[:32]
+
+    @property
+    def logs(self) -> Path | None:
+        """Where the stage's TensorBoard logs go."""
+        return self.settings.tensorboard / self.stage.name if self.settings.tensorboard else None
 
     def config(self) -> dict[str, Any]:
         """The stage's fields; paths are left out, as `depends` and `digest` say what is in them."""
@@ -102,15 +106,6 @@ def tool_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
     return versions
-
-
-@functools.lru_cache
-def code_digest(kind: type) -> str:
-    """Digest of the module that holds the stage and of what every stage relies on."""
-    package = Path(__file__).parent
-    shared = ("training.py", "task.py", "stages/trainable.py", "stages/base.py")
-    files = [Path(inspect.getfile(kind)), *(package / name for name in shared)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 _tasks: dict[tuple[DataSource, tuple[int, int] | None], Task] = {}
@@ -136,8 +131,7 @@ def run_job(job: Job, out: Path, work: Path, *, report: Callable[[Progress], Non
     began = time.monotonic()
     task = task_of(job.settings)
     s = job.settings
-    logs = s.tensorboard / job.stage.name if s.tensorboard else None
-    ctx = Context(out, work, task, s.io, s.options, s.seed, job.budget_seconds, logs, report)
+    ctx = Context(out, work, task, s.io, s.options, s.seed, job.budget_seconds, job.logs, report)
     try:
         outcome = job.stage.run(job.artifact, ctx)  # type: ignore[arg-type]
     except Exception as problem:
@@ -151,7 +145,7 @@ def run_job(job: Job, out: Path, work: Path, *, report: Callable[[Progress], Non
     history = job.artifact.history if job.artifact else ()
     made = Artifact(outcome.kind, outcome.files, outcome.signature, history, outcome.meta)
     metrics = outcome.metrics
-    if job.artifact and job.stage.name in COMPRESSING and task is not None:
+    if job.stage.judged and task is not None:
         metrics = metrics | validation(task, outcome.signature, predictor(made, ctx), ctx)
     record = StageRecord(
         stage=job.stage.name,
@@ -166,7 +160,12 @@ def run_job(job: Job, out: Path, work: Path, *, report: Callable[[Progress], Non
     return made.replace(history=(*history, record))
 
 
-COMPRESSING = ("prune", "qat", "convert", "quantize")
+def replay_losses(losses: list[float], folder: Path, *, report: Callable[[Progress], None]) -> None:
+    """TensorBoard logs from a record. In the worker process."""
+    from edgecompile.training import replay
+
+    del report
+    replay(losses, folder)
 
 
 def now() -> str:
@@ -175,7 +174,7 @@ def now() -> str:
 
 def _import_tensorflow_if(stage: Stage) -> None:
     """Seeds can only be set on what is imported: have TensorFlow in place before a stage that uses it."""
-    if stage.name not in ("quantize", "verify", "test"):
+    if stage.tensorflow:
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
         import tf_keras  # noqa: F401

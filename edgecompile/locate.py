@@ -13,7 +13,7 @@ from edgecompile.artifact import KERAS, KERAS3, Signature, TensorInfo
 from edgecompile.errors import EdgecompileError, WorkerCrashError
 from edgecompile.job import Job
 from edgecompile.stages.base import Progress
-from edgecompile.stages.convert import convert, keras_call, keras_variables
+from edgecompile.stages.convert import convert, keras_call, variables_of
 from edgecompile.worker import Worker
 
 
@@ -66,7 +66,7 @@ def convert_part(job: Job, last: int, *, report: Callable[[Progress], None]) -> 
     inputs = job.artifact.signature.inputs
     count = len(part.outputs)
     outputs = tuple(TensorInfo(f"output_{i}", (), "float32") for i in range(count))
-    convert(keras_call(part), keras_variables(part), Signature(inputs, outputs))
+    convert(keras_call(part), variables_of(part), Signature(inputs, outputs))
 
 
 def _load(job: Job) -> Any:

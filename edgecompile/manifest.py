@@ -14,6 +14,7 @@ SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).parent / "manifest.schema.json"
 
 MEASURED, ESTIMATED, SIMULATED, EMULATED = "measured", "estimated", "simulated", "emulated-instructions"
+LABELS = (MEASURED, ESTIMATED, SIMULATED, EMULATED)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Figure:
     samples: int | None = None
     executed_on: str = ""
 
+    def __post_init__(self) -> None:
+        if self.label not in LABELS:
+            raise ValueError(f"a figure's label is one of {', '.join(LABELS)}, received {self.label!r}")
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -49,8 +54,9 @@ def find(manifest: Mapping[str, Any], name: str, of: str) -> float | None:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+    # In ASCII: names of files may hold what UTF-8 has no bytes for.
+    text = json.dumps(manifest, indent=1, allow_nan=False)
+    (folder / "manifest.json").write_text(text + "\n", encoding="ascii")
 
 
 def read_manifest(bundle: Path) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 
 from edgecompile.artifact import StageRecord, sha256_json
 from edgecompile.backends.base import Candidate
-from edgecompile.cache import Cache, writing
+from edgecompile.cache import Cache, write_file
 from edgecompile.devices.base import BenchCandidate, BenchJob, BenchResult, statistics
 from edgecompile.devices.local import LocalDevice
 from edgecompile.job import now, tool_versions
@@ -94,15 +96,31 @@ def measure(
         }
     )[:32]
     path = cache.root / "measurements" / f"{key}.json"
-    if path.is_file() and not again:
-        return Measurement(**json.loads(path.read_text())), True
-    result = run(device, candidates, inputs, runs=runs, warmup=warmup, report=report, key=key)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text(json.dumps(asdict(result)))
-        scratch.replace(path)
-    return result, False
+    known = None if again else _known(path)
+    if known is None:
+        with alone(cache, report):
+            known = None if again else _known(path)  # another build may just have measured the same
+            if known is None:
+                result = _run(device, candidates, inputs, runs=runs, warmup=warmup, report=report, key=key)
+                write_file(path, json.dumps(asdict(result)))
+                return result, False
+    return known, True
+
+
+def _known(path: Path) -> Measurement | None:
+    try:
+        found = Measurement(**json.loads(path.read_text()))
+        os.utime(path)  # what `cache prune` goes by
+    except FileNotFoundError:
+        return None
+    return found
+
+
+@contextmanager
+def alone(cache: Cache, report: Callable[[Progress], None]) -> Iterator[None]:
+    """One measurement at a time on a machine: two would slow each other down, and both would be wrong."""
+    with cache.lock("measuring", waiting=lambda: report(Progress("waiting for another measurement"))):
+        yield
 
 
 def run(
@@ -113,9 +131,22 @@ def run(
     runs: int,
     warmup: int,
     report: Callable[[Progress], None],
-    key: str = "",
 ) -> Measurement:
-    """Measure now."""
+    """Measure now, as soon as no other process does."""
+    with alone(Cache(), report):
+        return _run(device, candidates, inputs, runs=runs, warmup=warmup, report=report, key="")
+
+
+def _run(
+    device: LocalDevice,
+    candidates: Sequence[Candidate],
+    inputs: Mapping[str, Array],
+    *,
+    runs: int,
+    warmup: int,
+    report: Callable[[Progress], None],
+    key: str,
+) -> Measurement:
     job = BenchJob(
         candidates=tuple(
             BenchCandidate(c.id, c.model, bool(c.config.get("xnnpack", True)), c.threads, c.backend) for c in candidates

@@ -12,6 +12,7 @@ from typing import Any
 from edgecompile import bundle, report
 from edgecompile.artifact import TFLITE, Artifact, StageRecord
 from edgecompile.backends.base import Candidate
+from edgecompile.cache import writing
 from edgecompile.devices.local import LocalDevice
 from edgecompile.gates import Check
 from edgecompile.inspection import inspect_tflite
@@ -42,11 +43,14 @@ class Result:
 
 def write(result: Result) -> dict[str, Any]:
     """Write the bundle in place of the one that may be there; its manifest."""
-    with bundle.replacing(result.plan.out) as folder:
+    manifest = _manifest(result)
+    page = report.render(manifest)
+    out = result.plan.out
+    with bundle.replacing(out) as folder, writing(out):
         shutil.copyfile(result.artifact.model, folder / "model.tflite")
         shutil.copyfile(result.parity.files["golden"], folder / "golden.npz")
-        manifest = _manifest(result)
-        (folder / "report.html").write_text(report.render(manifest), encoding="utf-8")
+        # Names of files may hold what UTF-8 has no bytes for.
+        (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
         manifest["files"] = bundle.file_facts(folder, ("model.tflite", "golden.npz", "report.html"))
         write_manifest(folder, manifest)
     return manifest
@@ -55,7 +59,6 @@ def write(result: Result) -> dict[str, Any]:
 def _manifest(result: Result) -> dict[str, Any]:
     plan = result.plan
     model = read(result.artifact.model)
-    verified = result.parity.history[-1].metrics
     verified = result.parity.history[-1].metrics
     return {
         "schema": SCHEMA_VERSION,

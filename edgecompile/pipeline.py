@@ -12,23 +12,25 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgecompile import data, gates, packaging
-from edgecompile.artifact import KERAS3, TFLITE, Artifact, StageRecord
+from edgecompile.artifact import TFLITE, Artifact, StageRecord
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.cache import Cache
 from edgecompile.data import DataSource
 from edgecompile.errors import ModelError, WorkerCrashError
-from edgecompile.job import Job, Settings, run_job
+from edgecompile.job import Job, Settings, replay_losses, run_job
+from edgecompile.loaders.base import LoadOptions
 from edgecompile.locate import crashing_layer
 from edgecompile.measure import Measurement, measure
-from edgecompile.request import BuildRequest, Plan, after, data_source, load_options, plan
+from edgecompile.request import BuildRequest, Plan, after, data_source, load_options, look_up, plan
 from edgecompile.stages.base import Progress, Stage
 from edgecompile.stages.convert import Convert
 from edgecompile.stages.evaluate import Baseline, Parity, Test
 from edgecompile.stages.load import Train
-from edgecompile.tasks import TaskFacts, examine, remember, remembered
+from edgecompile.tasks import TaskFacts, read_facts, remember, remembered
 from edgecompile.worker import Worker
 
+_TIE = 0.03
 FLOAT_SOURCE = "float-source"  # the uncompressed model's id in a benchmark
 
 
@@ -79,15 +81,27 @@ class Session:
         found = self.cache.get(job.key)
         cached = found is not None
         if found is None:
-            with self.cache.lock(job.key):
+            with self.cache.lock(job.key, waiting=self._waiting):
                 found = self.cache.get(job.key) or self.cache.put(job.key, self._run(job))
         self.cached += cached
         self.ran += not cached
         if announce:
             self.display.done(found.history[-1], cached)
+        if cached:
+            self._log_again(job, found.history[-1])
         # An entry holds the history of the build that made it; ours is that of our own input.
         before = job.artifact.history if job.artifact else ()
         return found.replace(history=(*before, found.history[-1]))
+
+    def _log_again(self, job: Job, record: StageRecord) -> None:
+        """TensorBoard logs of a training that was done before, from what its record kept."""
+        logs = job.logs
+        if logs is not None and "losses" in record.metrics and not logs.exists():
+            losses = record.metrics["losses"]
+            self.worker.call("writing TensorBoard logs", replay_losses, losses, logs, report=self.display.progress)
+
+    def _waiting(self) -> None:
+        self.display.line("waiting for another build that is in this stage")
 
     def _run(self, job: Job) -> Artifact:
         out, work = self.cache.new_folder(job.key), self.cache.work_folder(job.key)
@@ -106,17 +120,18 @@ class Session:
         """What the data is; loaded only where its fingerprint isn't known here."""
         if source is None:
             return None
-        known = remembered(self.cache, data.fingerprint(source))
+        known = remembered(self.cache, data.fingerprint(source), source)
         if known is not None:
             return known
         self.display.line(f"reading {source.spec}")
-        facts: TaskFacts = self.worker.call("reading the data", examine, source, report=self.display.progress)
-        remember(self.cache, facts)
+        facts: TaskFacts = self.worker.call("reading the data", read_facts, source, report=self.display.progress)
+        remember(self.cache, facts, source)
         return facts
 
 
 def make_plan(request: BuildRequest, session: Session) -> Plan:
-    return plan(request, session.facts(data_source(request)))
+    named = look_up(request)
+    return plan(request, named, session.facts(data_source(request)))
 
 
 def build(request: BuildRequest, session: Session) -> Built:
@@ -140,9 +155,8 @@ def build(request: BuildRequest, session: Session) -> Built:
     for step in made.steps:
         artifact = session.run(Job(step, artifact, settings, _budget(step, made)))
 
-    if made.steps:
-        gates.check_io(artifact.signature, made.io)
-    uncompressed = _uncompressed(source, artifact, settings, session)
+    gates.check_io(artifact.signature, made.io)
+    uncompressed = _uncompressed(source, settings, session)
     candidates = [
         candidate for name in made.backends for candidate in BACKENDS[name].compile(artifact, made.target, made.threads)
     ]
@@ -205,9 +219,9 @@ def _source(made: Plan, settings: Settings, session: Session) -> Artifact:
 
 
 def training_job(first: Train, settings: Settings) -> Job:
-    """The training of a built-in model: on its own data, whatever model's build asks for it."""
+    """The training of a built-in model: on its own data and with one seed, whatever the build that asks for it."""
     own = data.resolve(first.model)
-    mine = dataclasses.replace(settings, data=own, fingerprint=data.fingerprint(own), tensorboard=settings.tensorboard)
+    mine = dataclasses.replace(settings, data=own, fingerprint=data.fingerprint(own), options=LoadOptions(), seed=0)
     return Job(first, None, mine)
 
 
@@ -228,14 +242,11 @@ def _budget(step: Stage, made: Plan) -> float | None:
     return minutes * 60 * epochs / sum(getattr(s, "epochs", 0) for s in made.steps)
 
 
-def _uncompressed(source: Artifact, final: Artifact, settings: Settings, session: Session) -> Artifact:
+def _uncompressed(source: Artifact, settings: Settings, session: Session) -> Artifact:
     """The source as a plain float .tflite: what size and latency are compared with."""
     if source.kind == TFLITE:
         return source
-    plain = Job(Convert(), source, dataclasses.replace(settings, io="float"))
-    if source.kind == KERAS3 or plain.key != final.history[-1].key:
-        return session.run(plain, announce=False)
-    return final
+    return session.run(Job(Convert(), source, dataclasses.replace(settings, io="float")), announce=False)
 
 
 def _ids(baseline: Artifact, candidates: list[Candidate]) -> tuple[str, ...]:
@@ -278,5 +289,9 @@ def select(passed: list[Candidate], measurement: Measurement | None) -> tuple[Ca
     """The candidate measured fastest; the target's first preference, said to be not measured, without a device."""
     if measurement is None:
         return passed[0], "taken by preference, not measured: there is no device"
-    best = min(passed, key=lambda c: measurement.p50(c.id))
+    fastest = min(measurement.p50(c.id) for c in passed)
+    # A difference that the next run may turn around is none: the target's order of preference decides then.
+    best = next(c for c in passed if measurement.p50(c.id) <= fastest * (1 + _TIE))
+    if measurement.p50(best.id) > fastest:
+        return best, f"preferred: within {_TIE:.0%} of the fastest of {len(passed)}"
     return best, f"measured fastest of {len(passed)}"

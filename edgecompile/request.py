@@ -12,9 +12,18 @@ from edgecompile.artifact import KERAS, KERAS3, SAVED_MODEL, TFLITE, sha256_path
 from edgecompile.backends import BACKENDS
 from edgecompile.bundle import check_output
 from edgecompile.data import DataSource
-from edgecompile.errors import DataError, LatencyGateError, MissingDependencyError, ModelError, RecipeError, perhaps
+from edgecompile.errors import (
+    DataError,
+    LatencyGateError,
+    MissingDependencyError,
+    ModelError,
+    RecipeError,
+    TargetError,
+    perhaps,
+)
 from edgecompile.loaders import sniff
 from edgecompile.loaders.base import LoadOptions
+from edgecompile.loaders.saved_model import GRAPHS
 from edgecompile.recipe import Recipe, choose_recipe, load_recipe
 from edgecompile.stages.base import NOTHING, REPRESENTATIVE, TRAINING, Stage
 from edgecompile.stages.load import Bridge, Load, Train
@@ -100,21 +109,37 @@ def load_options(request: BuildRequest) -> LoadOptions:
     return LoadOptions(request.custom, request.allow_unsafe, request.input_shape)
 
 
-def plan(request: BuildRequest, facts: TaskFacts | None) -> Plan:
-    """Check the whole request and decide what to do. `facts`: what the data is, None without data."""
+@dataclass(frozen=True)
+class Named:
+    """What the request names, found and read. `recipe` is None where the data decides."""
+
+    target: Target
+    source: Source
+    recipe: Recipe | None
+    backends: tuple[str, ...]
+
+
+def look_up(request: BuildRequest) -> Named:
+    """All that can be checked before the data is touched: reading it may take minutes, a typo is seen at once."""
     target = load_target(request.target)
-    source = find_source(request.model)
-    recipe, reason = _recipe(request, target, source, facts)
-    steps = _chain(recipe, source)
-    _check_data(recipe, facts, request)
-    _check_io(request.io or target.io, recipe)
     check_tensorboard(request.tensorboard)
-    max_drop = _max_drop(request, facts)
     if request.max_latency_ms is not None and not target.local:
         raise LatencyGateError(
             f"--max-latency can't be checked for {target.id}: there is no device to measure on",
             hint="leave --max-latency out, or build for the machine you are on (--target host)",
         )
+    recipe = load_recipe(request.recipe) if request.recipe else None
+    return Named(target, find_source(request.model), recipe, _backends(request, target))
+
+
+def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
+    """Check the whole request and decide what to do. `facts`: what the data is, None without data."""
+    target, source = named.target, named.source
+    recipe, reason = (named.recipe, "asked for") if named.recipe else _default_recipe(target, source, facts)
+    steps = _chain(recipe, source)
+    _check_data(recipe, facts, request)
+    _check_io(request.io or target.io, recipe)
+    max_drop = _max_drop(request, facts)
     out = request.out or Path("build") / f"{source.name}-{target.id}"
     check_output(out)
     limits = [size for size in (request.max_size, target.max_size) if size is not None]
@@ -132,7 +157,7 @@ def plan(request: BuildRequest, facts: TaskFacts | None) -> Plan:
         threads=request.threads or target.threads,
         max_drop=max_drop,
         max_size=min(limits) if limits else None,
-        backends=_backends(request, target),
+        backends=named.backends,
     )
 
 
@@ -152,14 +177,23 @@ def find_source(model: str) -> Source:
     return Source(path.stem or path.resolve().name, kind, path, Load(str(path.resolve()), sha256_path(path)))
 
 
-def _recipe(request: BuildRequest, target: Target, source: Source, facts: TaskFacts | None) -> tuple[Recipe, str]:
-    if request.recipe:
-        return load_recipe(request.recipe), "asked for"
-    trains = facts is not None and facts.trainable and source.kind != TFLITE
+def _default_recipe(target: Target, source: Source, facts: TaskFacts | None) -> tuple[Recipe, str]:
+    labelled = facts is not None and facts.trainable
+    trains = labelled and _can_train(source)
     recipe, reason = choose_recipe(target, training=trains, representative=facts is not None and facts.train > 0)
-    if source.kind == TFLITE and facts is not None and facts.trainable:
-        reason += " (a .tflite can't be trained)"
+    if labelled and not trains:
+        what = "a .tflite" if source.kind == TFLITE else "a SavedModel without a Keras graph in it"
+        reason += f" ({what} can't be trained)"
     return recipe, reason
+
+
+def _can_train(source: Source) -> bool:
+    """Whether the format holds a graph that Keras can give back: for a SavedModel, what Keras wrote into it tells."""
+    if source.kind != SAVED_MODEL or source.path is None:
+        return source.kind != TFLITE
+    written = [source.path / name for name in ("keras_metadata.pb", "saved_model.pb")]
+    contents = [file.read_bytes() for file in written if file.is_file()]
+    return any(mark.encode() in content for content in contents for mark in GRAPHS)
 
 
 def _chain(recipe: Recipe, source: Source) -> tuple[Stage, ...]:
@@ -239,6 +273,8 @@ def _backends(request: BuildRequest, target: Target) -> tuple[str, ...]:
             raise MissingDependencyError(f"unknown backend {name!r}", hint=perhaps(name, BACKENDS))
     chosen = request.backends or target.backends
     for name in chosen:
+        if name not in BACKENDS:
+            raise TargetError(f"target {target.id}: unknown backend {name!r}", hint=perhaps(name, BACKENDS))
         reason = BACKENDS[name].unavailable_reason(target)
         if reason:
             raise MissingDependencyError(f"backend {name!r} can't be used: {reason}")

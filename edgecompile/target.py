@@ -98,6 +98,10 @@ def read_target(path: Path) -> Target:
     target = build(Target, data, str(path), TargetError)
     if target.id != path.stem:
         raise TargetError(f"{path}: id is {target.id!r}, expected the file's name, {path.stem!r}")
+    if not target.backends:
+        raise TargetError(f"{path}: backends is empty, expected one at least", hint="litert runs everywhere")
+    if target.threads < 1:
+        raise TargetError(f"{path}: threads is {target.threads}, expected 1 or more")
     if target.io not in ("float", "int8"):
         raise TargetError(f"{path}: io is {target.io!r}, expected 'float' or 'int8'")
     if target.limits.max_size:

@@ -68,6 +68,8 @@ class Task:
     loss: a tf-keras loss (name or callable), or None to take the one that fits kind and outputs
     augment: `f(x, seed) -> x`, a TensorFlow function on one batch ({input: tensor}; seed: int32 [2],
         for `tf.random.stateless_*`), so that an epoch repeats exactly after a kill
+    fingerprint: tells data from other data; "" to have it computed from the arrays. The code of a user's own
+        function is always mixed in.
     parity_tolerance: largest |compressed - float| allowed, as a share of the output's range
     """
 
@@ -79,7 +81,6 @@ class Task:
     fingerprint: str
     loss: Any = None
     augment: Callable[[Any, Any], Any] | None = None
-    batch_size: int = 32
     parity_tolerance: float | None = None
 
     @property
@@ -93,11 +94,25 @@ class Task:
         return self.train
 
     def split(self, seed: int) -> tuple[Split, Split]:
-        """(fit, validation), both from training data: the last tenth of a seeded permutation, at most 2,000."""
+        """(fit, validation), both from training data: the last tenth of a seeded permutation, at most 2,000.
+
+        An unlabelled task has nothing to validate: all samples are in `fit`. An autoencoder's training labels,
+        which may stand for groups of samples, are left out: it learns from its inputs. DataError for less than
+        two samples where some must be held out.
+        """
         train = self.representative
         n = len(train)
-        held = min(max(1, int(n * VALIDATION_SHARE)), VALIDATION_MOST)
         order = np.random.default_rng(seed).permutation(n)
+        if self.kind == UNLABELED:
+            return train.take(order), train.take(order[:0])
+        if n < 2:
+            raise DataError(
+                f"task {self.name!r} has {n} training sample, too few: one is held out to validate with",
+                hint="give more training samples",
+            )
+        if self.kind == AUTOENCODER:
+            train = Split(train.x)
+        held = min(max(1, int(n * VALIDATION_SHARE)), VALIDATION_MOST)
         return train.take(order[: n - held]), train.take(order[n - held :])
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
-from edgecompile import data
-from edgecompile.cache import Cache, writing
-from edgecompile.data import DataSource
+from edgecompile import __version__, data
+from edgecompile.artifact import sha256_json
+from edgecompile.cache import Cache, write_file
+from edgecompile.code import package_digest
+from edgecompile.data import CALLABLE, IMAGES, DataSource
 from edgecompile.stages.base import Progress
 from edgecompile.task import AUTOENCODER
 
@@ -30,11 +32,11 @@ class TaskFacts:
     fingerprint: str
 
 
-def examine(source: DataSource, *, report: Callable[[Progress], None]) -> TaskFacts:
+def read_facts(source: DataSource, *, report: Callable[[Progress], None]) -> TaskFacts:
     """The facts, by loading the task. Runs in the worker: a user's function may import anything."""
     del report
     # What size a folder's images will have is the model's to say; for counting them any size does.
-    task = data.load(source, image_size=_ANY_SIZE if source.kind == "images" else None)
+    task = data.load(source, image_size=_ANY_SIZE if source.kind == IMAGES else None)
     trainable = task.train is not None and (task.train.y is not None or task.kind == AUTOENCODER)
     tested = task.metric is not None and task.test is not None and task.test.y is not None
     return TaskFacts(
@@ -50,18 +52,28 @@ def examine(source: DataSource, *, report: Callable[[Progress], None]) -> TaskFa
     )
 
 
-def remembered(cache: Cache, fingerprint: str | None) -> TaskFacts | None:
-    """The facts of data with this fingerprint, where they were examined before."""
-    path = cache.root / "tasks" / f"{fingerprint}.json"
-    if fingerprint is None or not path.is_file():
+def remembered(cache: Cache, fingerprint: str | None, source: DataSource) -> TaskFacts | None:
+    """The facts of this source with data of this fingerprint, where this version of the code found them before.
+
+    A file that can't be read as facts counts as absent.
+    """
+    if fingerprint is None:
         return None
-    return TaskFacts(**json.loads(path.read_text()))
+    try:
+        found = json.loads(_path(cache, fingerprint, source).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    names = {field.name for field in fields(TaskFacts)}
+    return TaskFacts(**found) if isinstance(found, dict) and set(found) == names else None
 
 
-def remember(cache: Cache, facts: TaskFacts) -> None:
-    path = cache.root / "tasks" / f"{facts.fingerprint}.json"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text(json.dumps(asdict(facts)))
-        scratch.replace(path)
+def remember(cache: Cache, facts: TaskFacts, source: DataSource) -> None:
+    """Keep the facts for `remembered`; those of a user's function are only known once it has run, so not kept."""
+    if source.kind != CALLABLE:
+        write_file(_path(cache, facts.fingerprint, source), json.dumps(asdict(facts)))
+
+
+def _path(cache: Cache, fingerprint: str, source: DataSource) -> Path:
+    """Equal bytes under another name or read by other code are other facts."""
+    key = sha256_json([fingerprint, __version__, package_digest(), source.kind, source.spec])[:32]
+    return cache.root / "tasks" / f"{key}.json"

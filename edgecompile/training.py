@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from edgecompile.artifact import TensorInfo
+from edgecompile.data.own import guarded
 from edgecompile.errors import BudgetError, DataError, NonFiniteError
+from edgecompile.losses import output_loss
 from edgecompile.stages.base import Context, Progress, require
-from edgecompile.task import AUTOENCODER, CLASSIFICATION, Split, Task, align
+from edgecompile.task import AUTOENCODER, Split, Task, align
 from edgecompile.units import format_seconds
 
 _TIMED_STEPS = 12
@@ -50,7 +52,6 @@ class Result:
     epochs: int
     losses: list[float]
     seconds_per_epoch: float
-    resumed_at: int
 
 
 @dataclass
@@ -81,7 +82,8 @@ class Trainer:
     def run(self) -> Result:
         """Train from the checkpoint in the context's work folder, or from the start.
 
-        Errors: BudgetError where not one epoch fits, NonFiniteError where the loss becomes NaN.
+        Errors: BudgetError where not one epoch fits, NonFiniteError where the loss becomes NaN, DataError where
+        labels don't fit the outputs or the loss, or a function of the task's own fails.
         """
         import tf_keras
 
@@ -92,6 +94,7 @@ class Trainer:
         self._batch = min(self.schedule.batch_size, n)
         self._steps = n // self._batch
         self._losses = self._loss_functions()
+        self._random = _random_generators(self.model)
         epochs, seconds = self._plan_epochs()
         decay = tf_keras.optimizers.schedules.CosineDecay(
             self.schedule.learning_rate, decay_steps=max(1, epochs * self._steps), alpha=0.01
@@ -114,17 +117,19 @@ class Trainer:
             self._save(epoch + 1, losses)
             if writer is not None:
                 _summarize(writer, epoch, losses[-1], time.monotonic() - began, self._optimizer)
-        return Result(epochs, losses, seconds, start)
+        return Result(epochs, losses, seconds)
 
     # -- one epoch
 
     def _epoch(self, epoch: int, epochs: int) -> float:
         import tensorflow as tf
 
-        if self._random_layers():
+        if self._random is not None:
             # Dropout draws from state inside the traced function: a new one, seeded by the epoch, makes the
             # draws of an epoch the same whether or not the epochs before it ran in this process.
             tf.random.set_seed(self.ctx.seed * 100_003 + epoch)
+            for generator, seed in self._random:
+                generator._seed = seed + epoch * 1009  # a layer with a seed counts it up with every trace
             self._step = self._make_step()
         last = 0.0
         done = epoch * self._steps
@@ -184,10 +189,6 @@ class Trainer:
 
         rows = tf.data.Dataset.from_tensor_slices(order)
         return rows.enumerate().map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
-
-    def _random_layers(self) -> bool:
-        kinds = ("Dropout", "Gaussian", "Random")
-        return any(kind in type(m).__name__ for m in self.model.submodules for kind in kinds)
 
     # -- how long
 
@@ -268,38 +269,65 @@ class Trainer:
         return tf.summary.create_file_writer(str(self.ctx.tensorboard))
 
     def _loss_functions(self) -> list[Callable[[Any, Any], Any]]:
-        import tf_keras
+        """One for each output, tried on a few samples: what can't work fails here, by name."""
+        import tensorflow as tf
 
-        if self.task.loss is not None:
-            return [tf_keras.losses.get(self.task.loss)] * len(self.outputs)
-        if self.task.kind != CLASSIFICATION:
-            return [tf_keras.losses.mean_squared_error] * len(self.outputs)
-        some = {spec.name: self._x[spec.name][:64].astype(spec.dtype) for spec in self.inputs}
-        values = list(some.values())
-        outputs = self.model(values[0] if len(values) == 1 else values, training=False)
-        outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
-        return [classification_loss(np.asarray(out)) for out in outputs]
+        x = {spec.name: tf.convert_to_tensor(self._x[spec.name][:64].astype(spec.dtype)) for spec in self.inputs}
+        values = list(x.values())
+        scores = self.model(values[0] if len(values) == 1 else values, training=False)
+        scores = list(scores) if isinstance(scores, list | tuple) else [scores]
+        if self.task.augment is not None:
+            _try_augment(self.task.augment, {"": values[0]} if len(values) == 1 else x)
+        if self._y is None:
+            labels = [self._x[spec.name][:64] for spec in self.inputs]
+        else:
+            labels = [self._y[spec.name][:64] for spec in self.outputs]
+        if len(labels) != len(scores):
+            raise DataError(
+                f"an autoencoder gives each of its inputs back: the model has {len(labels)} inputs "
+                f"and {len(scores)} outputs",
+                hint="return a Task of another kind, with labels for each output",
+            )
+        return [
+            output_loss(self.task, spec.name, label, np.asarray(score))
+            for spec, label, score in zip(self.outputs, labels, scores, strict=True)
+        ]
 
 
-def classification_loss(outputs: Any) -> Callable[[Any, Any], Any]:
-    """Cross-entropy that fits what the model gives: probabilities or logits, seen on real samples."""
+def _try_augment(augment: Callable[[Any, Any], Any], x: dict[str, Any]) -> None:
+    """DataError where it fails, or gives samples back in another form."""
     import tensorflow as tf
-    import tf_keras
 
-    inside = bool((outputs >= 0).all() and (outputs <= 1).all())
-    if outputs.shape[-1] == 1:
+    given = guarded("the task's augment", tf.function(augment))(dict(x), tf.zeros(2, tf.int32))
+    if not isinstance(given, dict) or set(given) != set(x):
+        raise DataError(
+            f"the task's augment gave {sorted(given) if isinstance(given, dict) else type(given).__name__}, "
+            f"expected a dict with {sorted(x)}",
+            hint="it is f(x, seed) -> x on one batch, x being {input: tensor}",
+        )
+    for name, tensor in given.items():
+        if tuple(getattr(tensor, "shape", ())) != tuple(x[name].shape):
+            raise DataError(
+                f"the task's augment changed the shape of input {name!r} from {list(x[name].shape)} to "
+                f"{list(getattr(tensor, 'shape', ()))}"
+            )
 
-        def binary(labels: Any, scores: Any) -> Any:
-            labels = tf.reshape(tf.cast(labels, scores.dtype), tf.shape(scores))
-            return tf_keras.losses.binary_crossentropy(labels, scores, from_logits=not inside)
 
-        return binary
-    probabilities = inside and bool(np.allclose(outputs.sum(-1), 1, atol=1e-3))
+def _random_generators(model: Any) -> list[tuple[Any, int]] | None:
+    """(generator, its seed) of each layer that was given one; None where no layer draws at random in training."""
+    kinds = ("Dropout", "Gaussian", "Random")
+    shares = ("dropout", "recurrent_dropout", "rate")
 
-    def sparse(labels: Any, scores: Any) -> Any:
-        return tf_keras.losses.sparse_categorical_crossentropy(labels, scores, from_logits=not probabilities)
+    def draws(module: Any) -> bool:
+        values = [getattr(module, name, 0) for name in shares]
+        return any(kind in type(module).__name__ for kind in kinds) or any(
+            isinstance(value, int | float) and value > 0 for value in values
+        )
 
-    return sparse
+    if not any(draws(module) for module in model.submodules):
+        return None
+    generators = [module._random_generator for module in model.submodules if hasattr(module, "_random_generator")]
+    return [(g, g._seed) for g in generators if isinstance(getattr(g, "_seed", None), int)]
 
 
 def _labels(task: Task, fit: Split, outputs: tuple[TensorInfo, ...]) -> dict[str, Any] | None:
@@ -325,6 +353,17 @@ def _summarize(writer: Any, epoch: int, loss: float, seconds: float, optimizer: 
         tf.summary.scalar("learning_rate", float(optimizer.learning_rate))
         tf.summary.scalar("seconds_per_epoch", seconds)
     writer.flush()
+
+
+def replay(losses: Sequence[float], folder: Path) -> None:
+    """Write the loss curve of a training that was done before (one value an epoch) as TensorBoard events."""
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default():
+        for epoch, loss in enumerate(losses):
+            tf.summary.scalar("loss", loss, step=epoch)
+    writer.close()
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

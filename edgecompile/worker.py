@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from edgecompile.cache import WRITE_ERRNOS, write_error, writing
+from edgecompile.cache import system_error, writing
 from edgecompile.errors import EdgecompileError, InternalError, WorkerCrashError
 from edgecompile.stages.base import Progress
 
@@ -72,10 +72,11 @@ class Worker:
             raise WorkerCrashError(
                 f"{what}: the process died of {_death(code)}", hint=f"what the library said last is in {self.log}"
             ) from None
+        except EdgecompileError:
+            raise  # the child has answered, and can be called again
         except BaseException:
             # Ctrl-C, or a report that failed: the child may be in the middle of work and is of no more use.
-            if not isinstance(sys.exc_info()[1], EdgecompileError):
-                self.close()
+            self.close()
             raise
 
     def close(self) -> int | None:
@@ -130,8 +131,8 @@ def _serve(pipe: Connection, log: str | None, parent: int) -> None:
             answer = ("error", error)
         except OSError as error:
             traceback.print_exc()
-            known = error.errno in WRITE_ERRNOS
-            answer = ("error", write_error(error, Path(error.filename or "the cache"))) if known else _internal()
+            known = system_error(error, "the cache")
+            answer = ("error", known) if known else _internal()
         except MemoryError:
             answer = ("error", InternalError("out of memory", hint="use less data or a smaller batch"))
         except Exception:

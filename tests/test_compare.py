@@ -234,3 +234,55 @@ def test_snr() -> None:
     assert compare.snr_db(signal * 1.1, signal) == pytest.approx(20)
     assert compare.snr_db(signal, signal) == math.inf
     assert compare.snr_db(signal, signal * 0) == -math.inf
+
+
+# ---- parity's ceilings: XNNPACK is judged too
+
+SCORES = np.random.default_rng(5).dirichlet(np.full(10, 0.1), 16).astype(np.float32)  # like a softmax
+
+
+def test_a_wrong_xnnpack_fails_by_float_arithmetic() -> None:
+    for wrong in (SCORES[::-1], SCORES * 2, SCORES + np.float32(0.002)):
+        verdict = compare.parity(wrong, SCORES, wrong, None, floats=True)
+        assert not verdict.passed
+        assert verdict.tolerance == pytest.approx(compare.FLOAT_CEILING * verdict.range)
+    near = SCORES + np.float32(1e-5)
+    assert compare.parity(near, SCORES, near, None, floats=True).passed
+
+
+def test_a_wrong_xnnpack_fails_by_integer_arithmetic() -> None:
+    for wrong in (SCORES[::-1], np.roll(SCORES, 1, axis=1), SCORES * 2, SCORES * 0):
+        assert not compare.parity(wrong, SCORES, wrong, None).passed
+        # No other engine may hide behind it.
+        assert not compare.parity(SCORES[:, ::-1], SCORES, wrong, None).passed
+
+
+def test_rounding_of_integer_kernels_passes() -> None:
+    one_sample_off = SCORES.copy()
+    top, second = np.argsort(SCORES[0])[-2:][::-1]
+    one_sample_off[0, top] -= 0.137
+    one_sample_off[0, second] += 0.137
+    assert compare.parity(one_sample_off, SCORES, one_sample_off, None).passed
+    assert not compare.parity(one_sample_off, SCORES, one_sample_off, None, floats=True).passed
+
+
+def test_a_wrong_xnnpack_fails_with_quantized_outputs() -> None:
+    reference = (np.round(SCORES * 255) - 128).astype(np.int8)  # most are at the zero point
+    wrong = reference[::-1].copy()
+    assert not compare.parity(wrong, reference, wrong, 1 / 256, -128).passed
+    near = np.clip(reference.astype(int) + np.arange(160).reshape(16, 10) % 3 - 1, -128, 127).astype(np.int8)
+    assert compare.parity(near, reference, near, 1 / 256, -128).passed
+
+
+def test_one_lsb_of_noise_on_nothing_passes() -> None:
+    nothing = np.zeros((16, 4), np.int8)
+    assert compare.parity(nothing + np.int8(1), nothing, nothing + np.int8(1), 0.1, 0).passed
+
+
+def test_a_wrong_xnnpack_fails_with_class_numbers() -> None:
+    classes = np.argmax(SCORES, axis=1)
+    wrong = (classes + 1) % 10
+    assert not compare.parity(wrong, classes, wrong, None).passed
+    one_flipped = classes.copy()
+    one_flipped[3] = (classes[3] + 1) % 10
+    assert compare.parity(one_flipped, classes, one_flipped, None).passed

@@ -119,8 +119,6 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     assert task.train.y is not None
     assert set(task.train.x) == {"a", "b"}
     assert set(task.train.y) == {"p", "q"}
-    with pytest.raises(DataError, match=r"labels 2 outputs \['p', 'q'\], the model has 1"):
-        load(resolve(str(tmp_path / "data.npz")), outputs=1)
 
 
 NAN = X.copy()
@@ -203,6 +201,21 @@ def test_no_damage_is_a_traceback(tmp_path_factory: pytest.TempPathFactory, cut:
     assert len(task.representative) == 6  # damage that zip doesn't look at: times, attributes
 
 
+def test_what_cannot_be_read_is_an_error_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(DataError, match=r"folder\.npz is a folder"):
+        resolve(str(tmp_path / "folder.npz"))
+    with pytest.raises(DataError, match="can't be read: Is a directory"):
+        fingerprint(DataSource(str(tmp_path / "folder.npz")))
+    with pytest.raises(DataError, match="can't be read"):
+        load(DataSource(str(tmp_path / "folder.npz")))
+    with pytest.raises(DataError, match="can't be read: File name too long"):
+        resolve("n" * 5000 + ".npz")
+    (tmp_path / "weights.h5").write_bytes(b"\x89HDF")
+    with pytest.raises(DataError, match=r"weights\.h5 is neither an \.npz file nor a folder"):
+        resolve(str(tmp_path / "weights.h5"))
+
+
 # ---- images
 
 
@@ -250,6 +263,13 @@ def test_grey_images_have_one_channel_unless_one_is_coloured(tmp_path: Path) -> 
     assert load(source).test.x[""].shape == (3, 3, 4, 3)  # type: ignore[union-attr]
 
 
+def test_a_dangling_link_among_images_is_named(folder: Path) -> None:
+    (folder / "test" / "cat" / "gone.png").symlink_to(folder / "nowhere.png")
+    for read in (fingerprint, load):
+        with pytest.raises(DataError, match=r"gone\.png can't be read"):
+            read(DataSource(str(folder)))
+
+
 def remove_test(folder: Path) -> None:
     (folder / "test").rename(folder / "validation")
 
@@ -274,8 +294,35 @@ def test_faulty_image_folder(folder: Path, fault: Callable[[Path], object], mess
 # ---- functions
 
 TASKS = """
+import dataclasses
 import numpy as np
-from edgecompile.task import Split, Task, UNLABELED
+from edgecompile import metrics
+from edgecompile.task import CLASSIFICATION, Metric, Split, Task, UNLABELED
+X, Y = np.ones((3, 2)), np.array([0, 1, 1])
+GOOD = Task("mine", CLASSIFICATION, Split({"": X}, {"": Y}), Split({"": X}, {"": Y}), metrics.accuracy, "")
+def good(): return GOOD
+def marked(): return dataclasses.replace(GOOD, fingerprint="fixed")
+def tolerant(): return dataclasses.replace(GOOD, parity_tolerance=0.1)
+def lossy(): return dataclasses.replace(GOOD, loss="mse")
+def kind(): return dataclasses.replace(GOOD, kind="clasification")
+def bare(): return dataclasses.replace(GOOD, train=X)
+def bare_x(): return dataclasses.replace(GOOD, train=Split(X, {"": Y}))
+def bare_y(): return dataclasses.replace(GOOD, test=Split({"": X}, Y))
+def listed(): return dataclasses.replace(GOOD, test=Split({"": [[1, 2]]}))
+def objects(): return dataclasses.replace(GOOD, test=Split({"": np.array([None, {}], dtype=object)}))
+def metric(): return dataclasses.replace(GOOD, metric="accuracy")
+def unfunctional(): return dataclasses.replace(GOOD, metric=Metric("m", 3))
+def contradictory(): return dataclasses.replace(GOOD, kind=UNLABELED)
+def loss(): return dataclasses.replace(GOOD, loss=3)
+def augment(): return dataclasses.replace(GOOD, augment="flip")
+def tolerance(): return dataclasses.replace(GOOD, parity_tolerance="much")
+def batched(): return dataclasses.replace(GOOD, batch_size=3)
+def own(score, each=None): return dataclasses.replace(GOOD, metric=Metric("odd", score, per_sample=each))
+def raises(): return own(lambda labels, outputs, inputs: outputs["missing"])
+def words(): return own(lambda labels, outputs, inputs: "good")
+def each_raises(): return own(lambda *_: np.float32(0.5), lambda *_: 1 / 0)
+def each_flat(): return own(lambda *_: np.array([0.5]), lambda *_: 3)
+def rows(): return own(metrics.RowScore(lambda *_: 1 / 0, lambda label, values: 1.0))
 def make(): return Task("mine", UNLABELED, Split({"": np.ones((3, 2))}), None, None, fingerprint="")
 def wrong(): return {"x": 1}
 def broken(): return 1 / 0
@@ -312,12 +359,76 @@ def test_a_function_of_the_users_own(own: str) -> None:
         ("empty", "neither training nor test samples"),
         ("number", "number is a int, not a function"),
         ("missing", "AttributeError"),
+        ("kind", "kind is 'clasification', expected one of classification, regression, autoencoder, unlabeled"),
+        ("kind", "perhaps you meant 'classification'"),
+        ("bare", 'train is ndarray, expected an edgecompile.task.Split or None\n  Try: write Split({"": x}, {"": y})'),
+        ("bare_x", 'train.x is a ndarray, expected {name: numpy array}\n  Try: write Split({"": x}, {"": y})'),
+        ("bare_y", "test.y is a ndarray"),
+        ("listed", "test.x[''] is a list, expected text and a numpy array"),
+        ("objects", "x_test is of type object, expected numbers"),
+        ("metric", "metric is 'accuracy', expected an edgecompile.task.Metric or None"),
+        ("unfunctional", "expected a Metric with a name and functions"),
+        ("contradictory", "expected None, since its kind is unlabeled"),
+        ("loss", "loss is 3, expected a tf-keras loss"),
+        ("augment", "augment is 'flip', expected a function"),
+        ("tolerance", "parity_tolerance is 'much', expected a share"),
+        ("batched", "TypeError"),
     ],
 )
 def test_faulty_functions(own: str, function: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         load(resolve(f"{own}:{function}"))
     assert message in caught.value.format_message()
+
+
+@pytest.mark.parametrize(
+    ("function", "part", "message"),
+    [
+        ("raises", "score", "metric 'odd': score failed: KeyError: 'missing'"),
+        ("words", "score", "metric 'odd': score gave a str, expected a number"),
+        ("each_raises", "per_sample", "metric 'odd': per_sample failed: ZeroDivisionError"),
+        ("each_flat", "per_sample", "per_sample gave int64 of shape [], expected one number a sample"),
+        ("rows", "score", "metric 'odd': rows failed: ZeroDivisionError"),
+    ],
+)
+def test_a_failing_metric_is_named(own: str, function: str, part: str, message: str) -> None:
+    task = load(resolve(f"{own}:{function}"))
+    assert task.metric is not None
+    assert task.test is not None
+    with pytest.raises(DataError) as caught:
+        getattr(task.metric, part)(task.test.y, {"": X}, task.test.x)
+    assert message in caught.value.format_message()
+
+
+def test_numbers_of_numpy_are_scores(own: str) -> None:
+    for function in ("each_raises", "each_flat"):
+        task = load(resolve(f"{own}:{function}"))
+        assert task.metric is not None
+        assert task.metric.score({}, {}, {}) == 0.5
+
+
+def test_settings_of_a_task_are_part_of_its_fingerprint(own: str) -> None:
+    found = {load(resolve(f"{own}:{name}")).fingerprint for name in ("good", "marked", "tolerant", "lossy")}
+    assert len(found) == 4
+    assert "fixed" not in found
+
+
+@pytest.mark.parametrize("change", ["itself", "helper", "package", "nothing", "elsewhere"])
+@pytest.mark.parametrize("function", ["good", "marked"])
+def test_code_of_a_task_is_part_of_its_fingerprint(own: str, tmp_path: Path, change: str, function: str) -> None:
+    """Another metric or augmentation is another task, in whatever imported file beside it the change was made."""
+    files = {"itself": f"{own}.py", "helper": f"{own}_help.py", "package": f"{own}_parts/deep.py", "elsewhere": "x.py"}
+    (tmp_path / f"{own}_parts").mkdir()
+    (tmp_path / f"{own}_parts" / "__init__.py").write_text("from . import deep\n")
+    (tmp_path / f"{own}_parts" / "deep.py").write_text("")
+    (tmp_path / f"{own}_help.py").write_text(f"def late():\n    import {own}_parts.deep\n")
+    (tmp_path / f"{own}.py").write_text(f"import numpy\nfrom {own}_help import late\n{TASKS}")
+    before = load(resolve(f"{own}:{function}")).fingerprint
+    if change != "nothing":
+        with (tmp_path / files[change]).open("a") as file:
+            file.write("# changed\n")
+    after = load(resolve(f"{own}:{function}")).fingerprint
+    assert (after == before) == (change in ("nothing", "elsewhere"))
 
 
 def test_a_missing_module_is_named() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgecompile.artifact import Artifact
+from edgecompile.artifact import Artifact, TensorInfo
 from edgecompile.target import Target
 from edgecompile.task import Array
 
@@ -31,11 +31,24 @@ class Candidate:
 class Runner(Protocol):
     """A candidate opened on this machine."""
 
-    def run(self, x: Mapping[str, Array]) -> dict[str, Array]:
-        """All samples, one at a time: {input: [n, ...]} -> {output: [n, ...]} in the model's own dtypes.
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What `run` gives, in order."""
+        ...
 
-        Samples for a quantized input are given in the source's units and quantized here.
+    def run(self, x: Mapping[str, Array]) -> dict[str, Array]:
+        """All samples: {input: [n, ...]} -> {output: [n, ...]} in the model's own dtypes, for any n.
+
+        Samples for a quantized input are given in the source's units and quantized here, or are of its type already.
         """
+        ...
+
+    def run_real(self, x: Mapping[str, Array]) -> dict[str, Array]:
+        """As `run`, with quantized outputs turned into the real numbers they stand for."""
+        ...
+
+    def scale(self, output: str) -> float | None:
+        """The scale of a quantized output, None for float and for plain integers."""
         ...
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from edgecompile.artifact import Artifact, TensorInfo
+from edgecompile.artifact import Artifact
 from edgecompile.backends.base import Candidate
-from edgecompile.errors import ModelError
-from edgecompile.loaders.tflite import dequantize, quantize, tensor_info
-from edgecompile.ondevice.runner import named
+from edgecompile.loaders.interpreter import Interpreted, own_signature
 from edgecompile.target import Target
 from edgecompile.task import Array
+from edgecompile.tflite_file import read
 
 XNNPACK, BUILTIN, REFERENCE = "xnnpack", "builtin", "reference"
+_RESOLVERS = {XNNPACK: "AUTO", BUILTIN: "BUILTIN_WITHOUT_DEFAULT_DELEGATES", REFERENCE: "BUILTIN_REF"}
 
 
 class LiteRt:
@@ -40,52 +37,24 @@ BACKEND = LiteRt()
 
 
 class LiteRtRunner:
-    """kernels: "xnnpack", "builtin" (LiteRT's optimized ones) or "reference" (its plainest, for parity)."""
+    """kernels: "xnnpack", "builtin" (LiteRT's optimized ones) or "reference" (its plainest, for parity).
+
+    Inputs and outputs go by the file's own names. ModelError where LiteRT can't open or run it.
+    """
 
     def __init__(self, model: Path, kernels: str = XNNPACK, threads: int = 1) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        resolver = {
-            XNNPACK: OpResolverType.AUTO,
-            BUILTIN: OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-            REFERENCE: OpResolverType.BUILTIN_REF,
-        }[kernels]
-        try:
-            self._interpreter = Interpreter(str(model), num_threads=threads, experimental_op_resolver_type=resolver)
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as problem:
-            raise ModelError(f"LiteRT can't open {model}: {str(problem).strip().splitlines()[0]}") from problem
-        self.inputs, self.outputs = _tensors(self._interpreter)
+        own = own_signature(read(model))
+        names = [t.name for t in own.inputs], [t.name for t in own.outputs]
+        self._engine = Interpreted(model, names, threads=threads, resolver=_RESOLVERS[kernels])
+        self.outputs = self._engine.outputs
 
     def run(self, x: Mapping[str, Array]) -> dict[str, Array]:
-        feeds = [(index, quantize(x[spec.name], spec).astype(spec.dtype)) for index, spec in self.inputs]
-        results: dict[str, list[Array]] = {spec.name: [] for _, spec in self.outputs}
-        for i in range(len(feeds[0][1])):
-            for index, array in feeds:
-                self._interpreter.set_tensor(index, array[i : i + 1])
-            self._interpreter.invoke()
-            for index, spec in self.outputs:
-                results[spec.name].append(self._interpreter.get_tensor(index))
-        return {name: np.concatenate(parts) for name, parts in results.items()}
+        return self._engine.run(x)
 
     def scale(self, output: str) -> float | None:
         """The scale of a quantized output, None for float."""
-        return next(spec.scale for _, spec in self.outputs if spec.name == output)
+        return next(spec.scale for spec in self.outputs if spec.name == output)
 
     def run_real(self, x: Mapping[str, Array]) -> dict[str, Array]:
         """As `run`, with quantized outputs turned into the real numbers they stand for."""
-        raw = self.run(x)
-        return {spec.name: dequantize(raw[spec.name], spec) for _, spec in self.outputs}
-
-
-Tensors = list[tuple[int, TensorInfo]]
-
-
-def _tensors(interpreter: Any) -> tuple[Tensors, Tensors]:
-    """(index, description) of inputs and of outputs, by the signature's names or else the tensors' own."""
-    inputs, outputs = named(interpreter)
-    return [described(name, d) for name, d in inputs], [described(name, d) for name, d in outputs]
-
-
-def described(name: str, detail: Any) -> tuple[int, TensorInfo]:
-    return int(detail["index"]), tensor_info(name, detail, tuple(int(d) for d in detail["shape"]))
+        return self._engine.real(self.run(x))

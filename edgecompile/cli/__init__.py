@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import traceback
@@ -72,6 +73,9 @@ def group() -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """The console script: runs a command, and turns whatever goes wrong into a message and an exit code."""
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that the terminal's encoding lacks must not end a build that is done. stderr does so by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = group.main(args=arguments, prog_name="edgecompile", standalone_mode=False)
     except click.exceptions.Exit as leave:
@@ -96,13 +100,10 @@ def _terminated(number: int, frame: object) -> None:
 
 
 def _internal(error: Exception) -> int:
-    from edgecompile.cache import WRITE_ERRNOS, cache_root, write_error
+    from edgecompile.cache import cache_root, system_error
 
-    if isinstance(error, OSError) and error.errno in WRITE_ERRNOS:
-        from pathlib import Path
-
-        known: EdgecompileError = write_error(error, Path(error.filename or "the output"))
-    else:
+    known: EdgecompileError | None = system_error(error, "the output") if isinstance(error, OSError) else None
+    if known is None:
         log = cache_root() / "logs" / "internal-error.txt"
         try:
             log.parent.mkdir(parents=True, exist_ok=True)

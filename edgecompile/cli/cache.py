@@ -8,6 +8,7 @@ import time
 import click
 
 from edgecompile.cli.tables import print_table
+from edgecompile.errors import INTERRUPTED
 
 
 @click.group("cache")
@@ -70,8 +71,13 @@ def prune(older_than: float, yes: bool) -> None:
 
     cache = Cache()
     if not yes:
-        limit = time.time() - older_than * 86400
-        old = [entry for entry in cache.entries() if entry.used <= limit]
-        size = format_size(sum(entry.size for entry in old))
-        click.confirm(f"remove {len(old)} results ({size}) from {cache.root}?", abort=True, err=True)
+        keys, files, size = cache.unused(older_than)
+        what = f"{len(keys)} results and {len(files)} other files ({format_size(size)})"
+        try:
+            agreed = click.confirm(f"remove {what} from {cache.root}?", err=True)
+        except click.Abort:  # Ctrl-C, or nobody there to answer
+            agreed = None
+        if not agreed:
+            click.echo("nothing removed", err=True)
+            raise click.exceptions.Exit(INTERRUPTED if agreed is None else 1)
     click.echo(f"{format_size(cache.prune(older_than_days=older_than))} freed in {cache.root}")

@@ -10,14 +10,16 @@ from rich.table import Table
 
 from edgecompile.manifest import find
 from edgecompile.pipeline import Built
+from edgecompile.report.formats import ratio
 from edgecompile.units import format_ms, format_size
 
+_SIZE, _TIME = ("smaller", "larger"), ("faster", "slower")
 _ROWS = (
-    ("file_size", "size", format_size),
-    ("file_size_gzip", "size, gzip", format_size),
-    ("latency_p50", "latency p50", format_ms),
-    ("latency_p90", "latency p90", format_ms),
-    ("peak_rss", "peak RSS", lambda value: f"{value:.1f} MiB"),
+    ("file_size", "size", format_size, _SIZE),
+    ("file_size_gzip", "size, gzip", format_size, _SIZE),
+    ("latency_p50", "latency p50", format_ms, _TIME),
+    ("latency_p90", "latency p90", format_ms, _TIME),
+    ("peak_rss", "peak RSS", lambda value: f"{value:.1f} MiB", ("less", "more")),
 )
 
 
@@ -42,11 +44,10 @@ def print_summary(built: Built) -> None:
         before, after = find(manifest, metric, "source"), find(manifest, metric, "model")
         if before is not None and after is not None:
             table.add_row(metric, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
-    for name, title, formatted in _ROWS:
+    for name, title, formatted, words in _ROWS:
         before, after = find(manifest, name, "source"), find(manifest, name, "model")
         if before is not None and after is not None:
-            gain = f"{before / after:.2f}x smaller" if after < before else ""
-            table.add_row(title, formatted(before), formatted(after), gain)
+            table.add_row(title, formatted(before), formatted(after), ratio(before, after, *words))
     console.print()
     console.print(table)
     console.print()

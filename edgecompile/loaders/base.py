@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import importlib
 import math
 import re
@@ -57,6 +58,12 @@ class SourceModel(abc.ABC):
     def predict(self, x: Mapping[str, Array], batch_size: int = 256) -> dict[str, Array]:
         """Outputs by name, in the signature's order, for samples by input name: [n, ...] -> [n, ...]."""
 
+    def call(self, tensors: Sequence[Any]) -> list[Any]:
+        """Output tensors for input tensors, both in the signature's order: what a converter traces. ModelError for
+        a format that is converted already."""
+        del tensors
+        raise ModelError(f"{self.path} can't be traced: a {self.kind} model is converted already")
+
     def save(self, path: Path) -> Path:
         """Write the model to `path` and return where it is: here, a copy of the source as it was given."""
         if self.path.is_dir():
@@ -73,13 +80,22 @@ class KerasSource(SourceModel):
     def predict(self, x: Mapping[str, Array], batch_size: int = 256) -> dict[str, Array]:
         import tensorflow as tf
 
-        run = tf.function(lambda tensors: _flat(call_keras(self.model, tensors)))
         fixed = self.model.inputs[0].shape[0]
 
         def on_batch(batch: list[Array]) -> list[Array]:
-            return [out.numpy() for out in run([tf.constant(a) for a in batch])]
+            return [out.numpy() for out in self._run([tf.constant(a) for a in batch])]
 
         return in_batches(on_batch, x, self.signature, batch_size, fixed)
+
+    @functools.cached_property
+    def _run(self) -> Any:
+        """Traced once, however many batches follow."""
+        import tensorflow as tf
+
+        return tf.function(self.call, reduce_retracing=True)
+
+    def call(self, tensors: Sequence[Any]) -> list[Any]:
+        return _flat(call_keras(self.model, tensors))
 
     def save(self, path: Path) -> Path:
         """Write a .keras file (the suffix is added where it is missing); equal models give equal bytes."""

@@ -42,6 +42,9 @@ class SavedModelSource(SourceModel):
         return in_batches(lambda batch: _run(self.model, self.signature_names, batch), x, self.signature,
                           batch_size, first[0])  # fmt: skip
 
+    def call(self, tensors: Sequence[Any]) -> list[Any]:
+        return _call(self.model, self.signature_names, tensors)
+
     @property
     def signature_names(self) -> tuple[list[str], list[str]]:
         return [i.name for i in self.signature.inputs], [o.name for o in self.signature.outputs]

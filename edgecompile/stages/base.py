@@ -82,6 +82,7 @@ def require(stage: str, **checks: tuple[Any, bool, str]) -> None:
 class Stage(Protocol):
     """`accepts`: kinds of artifact it takes; `makes`: the kind it gives for each; `needs`: the data it wants.
 
+    `judged`: the validation metric is taken after it; `tensorflow`: it works with TensorFlow.
     `uses` names what else its result depends on ("task", "io", "budget") and so belongs to its cache key.
     """
 
@@ -93,6 +94,10 @@ class Stage(Protocol):
     def needs(self) -> str: ...
     @property
     def uses(self) -> frozenset[str]: ...
+    @property
+    def judged(self) -> bool: ...
+    @property
+    def tensorflow(self) -> bool: ...
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         """Compress, convert or quantize `artifact`."""

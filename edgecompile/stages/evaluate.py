@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,15 +11,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgecompile import compare
-from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature
+from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature, TensorInfo
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
 from edgecompile.data import check_labels
 from edgecompile.errors import DataError, NonFiniteError
+from edgecompile.loaders.interpreter import QUANTIZED, dequantize, quantize
 from edgecompile.ondevice.runner import save_arrays
 from edgecompile.stages.base import NOTHING, Context, Outcome, Progress
 from edgecompile.task import AUTOENCODER, Array, Arrays, Metric, Split, Task, align
+from edgecompile.tflite_file import TfliteModel, read
 
 _GOLDEN_SAMPLES = 16
 _GOLDEN_BYTES = 4 << 20  # large inputs: fewer samples, but never fewer than two
@@ -31,6 +34,8 @@ class Baseline:
 
     name: ClassVar[str] = "baseline"
     accepts: ClassVar[Mapping[str, str]] = {kind: kind for kind in (KERAS, KERAS3, SAVED_MODEL, TFLITE)}
+    judged: ClassVar[bool] = False
+    tensorflow: ClassVar[bool] = True
     needs: ClassVar[str] = NOTHING
     uses: ClassVar[frozenset[str]] = frozenset({"task", "options"})
 
@@ -66,6 +71,8 @@ class Parity:
 
     name: ClassVar[str] = "verify"
     accepts: ClassVar[Mapping[str, str]] = {TFLITE: TFLITE}
+    judged: ClassVar[bool] = False
+    tensorflow: ClassVar[bool] = False
     needs: ClassVar[str] = NOTHING
     uses: ClassVar[frozenset[str]] = frozenset({"task"})
 
@@ -82,16 +89,23 @@ class Parity:
         save_arrays(path, {**stored, **prefixed("reference", reference)})
         xnnpack = LiteRtRunner(artifact.model, XNNPACK)
         known = xnnpack.run(inputs)
-        verdicts = {}
+        specs = {spec.name: spec for spec in xnnpack.outputs}
+        floats = not _has_integers(read(artifact.model))
+        source = {name: stored[f"float/{name}"] for name in reference}
+        verdicts, distances = {}, {}
         for candidate in self.candidates:
             given = BACKENDS[candidate.backend].open(candidate).run(inputs)
             verdicts[candidate.id] = {
-                name: asdict(compare.parity(given[name], array, known[name], xnnpack.scale(name)))
+                name: asdict(
+                    compare.parity(
+                        given[name], array, known[name], specs[name].scale, specs[name].zero_point, floats=floats
+                    )
+                )
                 for name, array in reference.items()
             }
-        real = LiteRtRunner(artifact.model, REFERENCE).run_real(inputs)
-        distance = {name: _distance(real[name], stored[f"float/{name}"]) for name in real}
-        return Outcome(TFLITE, {"golden": path}, artifact.signature, {"parity": verdicts, "distance": distance})
+            distances[candidate.id] = _distances(given, specs, source)
+        metrics = {"parity": verdicts, "distance": _distances(reference, specs, source), "distances": distances}
+        return Outcome(TFLITE, {"golden": path}, artifact.signature, metrics)
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,8 @@ class Test:
 
     name: ClassVar[str] = "test"
     accepts: ClassVar[Mapping[str, str]] = {TFLITE: TFLITE}
+    judged: ClassVar[bool] = False
+    tensorflow: ClassVar[bool] = False
     needs: ClassVar[str] = NOTHING
     uses: ClassVar[frozenset[str]] = frozenset({"task"})
 
@@ -137,7 +153,7 @@ def on_test_set(
     if task.metric is None or task.test is None or task.test.y is None:
         raise DataError(f"task {task.name!r} has no labelled test set")
     x = samples(task.test, signature)
-    runner = LiteRtRunner(candidate.model, XNNPACK if candidate.config["xnnpack"] else "builtin", 2)
+    runner = BACKENDS[candidate.backend].open(dataclasses.replace(candidate, threads=2))
     outputs = _chunked(runner.run_real, x, report, "test set")
     check_finite(outputs, "the converted model's outputs on the test set")
     return task.metric, task.test.y, x, outputs
@@ -152,10 +168,13 @@ def check_fits(task: Task, signature: Signature) -> None:
 
 
 def golden_inputs(task: Task | None, signature: Signature, seed: int) -> dict[str, Array]:
-    """A few real inputs of the task in the model's dtypes; seeded random ones where there is no data."""
+    """A few real inputs of the task in the model's dtypes; seeded random ones where there is no data.
+
+    Those for a quantized input are quantized, so that whatever runs the model is fed the same integers.
+    """
     if task is None:
         rng = np.random.default_rng(seed)
-        return {t.name: _random(t.shape, t.dtype, rng) for t in signature.inputs}
+        return {t.name: _random(t, rng) for t in signature.inputs}
     split = task.test or task.train
     if split is None:
         raise DataError(f"task {task.name!r} has no samples at all")
@@ -164,14 +183,17 @@ def golden_inputs(task: Task | None, signature: Signature, seed: int) -> dict[st
     n = max(2, min(_GOLDEN_SAMPLES, _GOLDEN_BYTES // max(1, each)))
     # spread over the split: files sorted by class would give one class only
     index = np.linspace(0, len(split) - 1, min(n, len(split))).astype(int)
-    return {t.name: x[t.name][index].astype(t.dtype) for t in signature.inputs}
+    return {t.name: quantize(x[t.name][index], t).astype(t.dtype) for t in signature.inputs}
 
 
-def _random(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> Array:
-    sizes = (_GOLDEN_SAMPLES, *(abs(d) for d in shape[1:]))
-    if np.issubdtype(np.dtype(dtype), np.floating):
-        return rng.uniform(0, 1, sizes).astype(dtype)
-    return rng.integers(0, 2, sizes).astype(dtype)
+def _random(spec: TensorInfo, rng: np.random.Generator) -> Array:
+    sizes = (_GOLDEN_SAMPLES, *(abs(d) for d in spec.shape[1:]))
+    if np.issubdtype(np.dtype(spec.dtype), np.floating):
+        return rng.uniform(0, 1, sizes).astype(spec.dtype)
+    if spec.scale is not None:  # its scale was made for the values it gets: all of them may come
+        info = np.iinfo(spec.dtype)
+        return rng.integers(info.min, info.max, sizes, endpoint=True).astype(spec.dtype)
+    return rng.integers(0, 2, sizes).astype(spec.dtype)
 
 
 def samples(split: Split, signature: Signature) -> dict[str, Array]:
@@ -241,6 +263,17 @@ def _chunked(predict: Any, x: Arrays, report: Callable[[Progress], None], what: 
         parts.append(predict({name: array[start : start + _CHUNK] for name, array in x.items()}))
         report(Progress(what, min(n, start + _CHUNK), n))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _has_integers(model: TfliteModel) -> bool:
+    """Whether some of the model's arithmetic may be in integers: its weights or activations are quantized."""
+    kinds = (*QUANTIZED, "int4", "uint4", "int2")
+    return any(t.quantization is not None and t.dtype in kinds for graph in model.subgraphs for t in graph.tensors)
+
+
+def _distances(outputs: Arrays, specs: Mapping[str, TensorInfo], source: Arrays) -> dict[str, dict[str, float]]:
+    """By output, of outputs as a model gives them."""
+    return {name: _distance(dequantize(array, specs[name]), source[name]) for name, array in outputs.items()}
 
 
 def _distance(real: Array, source: Array) -> dict[str, float]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgecompile import bridge, catalog, loaders
-from edgecompile.artifact import KERAS, KERAS3, TFLITE, Artifact
-from edgecompile.loaders.base import SourceModel, save_keras
+from edgecompile.artifact import KERAS, KERAS3, TFLITE, Artifact, Signature
+from edgecompile.loaders.base import LoadOptions, SourceModel, save_keras
 from edgecompile.stages.base import NOTHING, TRAINING, Context, Outcome
 from edgecompile.stages.trainable import train, training_metrics
 from edgecompile.task import align
-from edgecompile.tflite_file import read, with_signature
+from edgecompile.tflite_file import TfliteModel, read, with_signature
 from edgecompile.training import Schedule
 
 _BRIDGE_SAMPLES = 32
@@ -26,6 +26,8 @@ class Load:
 
     name: ClassVar[str] = "load"
     accepts: ClassVar[Mapping[str, str]] = {}
+    judged: ClassVar[bool] = False
+    tensorflow: ClassVar[bool] = True
     needs: ClassVar[str] = NOTHING
     uses: ClassVar[frozenset[str]] = frozenset({"options"})
 
@@ -34,17 +36,14 @@ class Load:
 
     def run(self, artifact: Artifact | None, ctx: Context) -> Outcome:
         del artifact  # the first stage has none before it
-        source = loaders.load(Path(self.path), ctx.options)
-        copy = ctx.out / f"model{Path(self.path).suffix}"
-        if source.kind == TFLITE and not read(Path(self.path)).signatures:
-            with_signature(read(Path(self.path)), source.signature, copy)
-        elif Path(self.path).is_dir():
-            shutil.copytree(self.path, copy)
+        path = Path(self.path)
+        source = loaders.load(path, ctx.options)
+        copy, notes = ctx.out / f"model{path.suffix}", source.notes
+        if source.kind == TFLITE:
+            notes += _copy_tflite(read(path), source.signature, copy)
         else:
-            shutil.copyfile(self.path, copy)
-        return Outcome(
-            source.kind, {"model": copy}, source.signature, notes=source.notes, meta={"layers": layers(source)}
-        )
+            _copy(path, copy)
+        return Outcome(source.kind, {"model": copy}, source.signature, notes=notes, meta={"layers": layers(source)})
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ class Train:
 
     name: ClassVar[str] = "train"
     accepts: ClassVar[Mapping[str, str]] = {}
+    judged: ClassVar[bool] = False
+    tensorflow: ClassVar[bool] = True
     needs: ClassVar[str] = TRAINING
     uses: ClassVar[frozenset[str]] = frozenset({"task", "budget"})
 
@@ -67,7 +68,8 @@ class Train:
         model = module.build()
         path = ctx.out / "model.keras"
         save_keras(model, path)
-        before = loaders.load(path, ctx.options)
+        # Not ctx.options: what is trained is the model as it is, whatever the build wants to make of it.
+        before = loaders.load(path, LoadOptions())
         plan = module.TRAINING
         schedule = Schedule(self.epochs, plan.learning_rate, plan.batch_size)
         result = train(model, before.signature, schedule, ctx)
@@ -77,11 +79,31 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Reload:
+    """A trained built-in model as the build's options want it: with the input shape that was asked for."""
+
+    name: ClassVar[str] = "load"
+    accepts: ClassVar[Mapping[str, str]] = {KERAS: KERAS}
+    judged: ClassVar[bool] = False
+    tensorflow: ClassVar[bool] = True
+    needs: ClassVar[str] = NOTHING
+    uses: ClassVar[frozenset[str]] = frozenset({"options"})
+
+    def run(self, artifact: Artifact, ctx: Context) -> Outcome:
+        source = ctx.load(artifact)
+        copy = ctx.out / "model.keras"
+        _copy(artifact.model, copy)
+        return Outcome(KERAS, {"model": copy}, source.signature, meta={"layers": layers(source)})
+
+
+@dataclass(frozen=True)
 class Bridge:
     """A Keras 3 model rebuilt in tf-keras, the only Keras that TF-MOT trains; compared on real inputs."""
 
     name: ClassVar[str] = "bridge"
     accepts: ClassVar[Mapping[str, str]] = {KERAS3: KERAS}
+    judged: ClassVar[bool] = False
+    tensorflow: ClassVar[bool] = True
     needs: ClassVar[str] = NOTHING
     uses: ClassVar[frozenset[str]] = frozenset({"task", "options"})
 
@@ -95,6 +117,31 @@ class Bridge:
         path = ctx.out / "model.keras"
         save_keras(result.model, path)
         return Outcome(KERAS, {"model": path}, artifact.signature, {"max_diff": result.max_diff})
+
+
+def _copy(path: Path, copy: Path) -> None:
+    if path.is_dir():
+        shutil.copytree(path, copy)
+    else:
+        shutil.copyfile(path, copy)
+
+
+def _copy_tflite(model: TfliteModel, names: Signature, copy: Path) -> tuple[str, ...]:
+    """A copy with one signature, of `names`: whatever goes by a file's names, here or on a device, finds these."""
+    only = model.signatures[0] if len(model.signatures) == 1 else None
+    agrees = only is not None and only.subgraph == 0 and _names(model.signature) == _names(names)
+    if agrees:
+        _copy(model.path, copy)
+        return ()
+    with_signature(model, names, copy)
+    if len(model.signatures) < 2:
+        return ()
+    keys = ", ".join(repr(s.key) for s in model.signatures)
+    return (f"of the file's signatures {keys} the main one alone was kept",)
+
+
+def _names(signature: Signature) -> tuple[list[str], list[str]]:
+    return [t.name for t in signature.inputs], [t.name for t in signature.outputs]
 
 
 def layers(source: SourceModel) -> list[dict[str, Any]]:

@@ -29,6 +29,8 @@ class Qat:
 
     name: ClassVar[str] = "qat"
     accepts: ClassVar[Mapping[str, str]] = {KERAS: QAT}
+    judged: ClassVar[bool] = True
+    tensorflow: ClassVar[bool] = True
     needs: ClassVar[str] = TRAINING
     uses: ClassVar[frozenset[str]] = frozenset({"task", "budget"})
 

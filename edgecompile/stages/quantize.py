@@ -11,13 +11,22 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgecompile.artifact import TFLITE, Artifact
-from edgecompile.errors import CompressionGateError, ConversionError, RecipeError, perhaps
+from edgecompile.errors import CompressionGateError, ConversionError, RecipeError
 from edgecompile.stages.base import NOTHING, REPRESENTATIVE, Context, Outcome, Progress, require
 from edgecompile.task import align
 from edgecompile.tflite_file import TfliteModel, read
 
 FLOAT16 = "float16"
 RANGES = ("min_max", "moving_average")
+SCHEMES = (
+    FLOAT16,
+    "dynamic_wi8_afp32",
+    "dynamic_wi4_afp32",
+    "weight_only_wi8_afp32",
+    "weight_only_wi4_afp32",
+    "static_wi8_ai8",
+    "static_wi8_ai16",
+)
 _FLOAT16_CONFIG = {
     "weight_tensor_config": {"num_bits": 16, "symmetric": True, "granularity": "TENSORWISE", "dtype": "FLOAT"},
     "compute_precision": "FLOAT",
@@ -29,8 +38,8 @@ _FLOAT16_CONFIG = {
 
 @dataclass(frozen=True)
 class Quantize:
-    """scheme: a recipe of ai-edge-quantizer by its name (`static_wi8_ai8`: int8 weights and activations,
-    `dynamic_wi8_afp32`: int8 weights, `weight_only_wi8_afp32`, ...) or `float16`.
+    """scheme: one of SCHEMES, a recipe of ai-edge-quantizer by its name (`static_wi8_ai8`: int8 weights and
+    activations, `dynamic_wi8_afp32`: int8 weights, ...) or `float16`.
 
     samples: how many training samples calibrate the activations' ranges, drawn with the build's seed.
     ranges: "min_max" takes the widest range over all samples, "moving_average" smooths over them and so clips
@@ -40,6 +49,8 @@ class Quantize:
 
     name: ClassVar[str] = "quantize"
     accepts: ClassVar[Mapping[str, str]] = {TFLITE: TFLITE}
+    judged: ClassVar[bool] = True
+    tensorflow: ClassVar[bool] = False
 
     scheme: str
     samples: int = 500
@@ -50,6 +61,7 @@ class Quantize:
         known = ("allow", "refuse")
         require(
             self.name,
+            scheme=(self.scheme, self.scheme in SCHEMES, f"one of {', '.join(SCHEMES)}"),
             samples=(self.samples, self.samples >= 1, "1 or more"),
             ranges=(self.ranges, self.ranges in RANGES, " or ".join(map(repr, RANGES))),
             float_ops=(self.float_ops, self.float_ops in known, "'allow' or 'refuse'"),
@@ -154,9 +166,6 @@ def _entries(scheme: str, io: str) -> list[dict[str, Any]]:
 
     if scheme == FLOAT16:
         return [_entry("*", "float_casting", _FLOAT16_CONFIG)]
-    if not callable(getattr(recipe, scheme, None)):
-        known = [name for name in dir(recipe) if name.startswith(("static_", "dynamic_", "weight_only_"))]
-        raise RecipeError(f"quantize: unknown scheme {scheme!r}", hint=perhaps(scheme, [*known, FLOAT16]))
     entries: list[dict[str, Any]] = json.loads(json.dumps(getattr(recipe, scheme)(), default=str))
     if io == "float" and scheme.startswith("static"):
         entries += [_entry("INPUT", "no_quantize"), _entry("OUTPUT", "no_quantize")]

@@ -47,4 +47,4 @@ def changed_weights(before: Sequence[Array], after: Sequence[Array]) -> dict[str
 
 
 def training_metrics(result: Result) -> dict[str, Any]:
-    return {"epochs": result.epochs, "loss_first": result.losses[0], "loss_last": result.losses[-1]}
+    return {"epochs": result.epochs, "losses": result.losses}

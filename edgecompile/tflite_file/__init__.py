@@ -3,7 +3,7 @@
 graph.py       the dataclasses, and what can be computed from them (constants, MACs, sparsity, signature)
 structure.py   bounds of every FlatBuffers table, vector and string
 reading.py     bytes -> dataclasses, through the schema that ships with LiteRT
-writing.py     a signature for files that have none, and the order of inputs and outputs
+writing.py     the names of inputs and outputs (a signature), and the order of inputs and outputs
 checks.py      indices, quantization parameters, sizes of constants, order of operators
 """
 

@@ -14,8 +14,8 @@ SERVING = "serving_default"
 
 
 def with_signature(model: TfliteModel, names: Signature, path: Path) -> Path:
-    """A copy of a file that has no signature, with one added: `serving_default`, by the names given, in the file's
-    own order. Tools that go by signatures then take files from converters that wrote none."""
+    """A copy with one signature, `serving_default`, by the names given, in the file's own order: those that the file
+    has are replaced. Tools that go by signatures then take files from converters that wrote none, or other names."""
     from ai_edge_litert import schema_py_generated as schema
 
     tables = schema.ModelT.InitFromPackedBuf(model.path.read_bytes(), 0)

@@ -72,7 +72,6 @@ def task(root: Path | None = None) -> Task:
         test=Split({"": x[test]}, {"": y[test]}),
         metric=metrics.accuracy,
         fingerprint=catalog.fingerprint("digits", root),
-        batch_size=TRAINING.batch_size,
     )
 
 

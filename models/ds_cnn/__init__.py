@@ -81,7 +81,6 @@ def task(root: Path | None) -> Task:
         test=split(TEST),
         metric=metrics.accuracy,
         fingerprint=catalog.fingerprint("ds_cnn", root),
-        batch_size=TRAINING.batch_size,
     )
 
 

@@ -62,7 +62,6 @@ def task(root: Path | None) -> Task:
         test=split(TEST),
         metric=metrics.accuracy,
         fingerprint=catalog.fingerprint("fashion_cnn", root),
-        batch_size=TRAINING.batch_size,
     )
 
 

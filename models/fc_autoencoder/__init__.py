@@ -66,7 +66,6 @@ def task(root: Path | None) -> Task:
         metric=metrics.autoencoder_auc,
         fingerprint=catalog.fingerprint("fc_autoencoder", root),
         loss="mse",
-        batch_size=TRAINING.batch_size,
     )
 
 

@@ -75,7 +75,6 @@ def task(root: Path | None) -> Task:
         test=Split({"": images / np.float32(255)}, {"": read_labels(labels, len(images))}),
         metric=metrics.accuracy,
         fingerprint=catalog.fingerprint("mobilenet_v1_025_96", root),
-        batch_size=TRAINING.batch_size,
     )
 
 

@@ -98,7 +98,6 @@ def task(root: Path | None) -> Task:
         test=Split({"": x}, {"": np.array([label + 1 for _, label in rows], np.int64)}),
         metric=metrics.accuracy,
         fingerprint=catalog.fingerprint("mobilenet_v2", root),
-        batch_size=TRAINING.batch_size,
     )
 
 

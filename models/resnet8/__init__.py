@@ -100,7 +100,6 @@ def task(root: Path | None) -> Task:
         metric=metrics.accuracy,
         fingerprint=catalog.fingerprint("resnet8", root),
         augment=augment,
-        batch_size=TRAINING.batch_size,
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from running import run_cli
+from running import command, run_cli
 
 from edgecompile.artifact import TFLITE, Artifact, Signature, StageRecord
 from edgecompile.cache import Cache
@@ -60,8 +61,25 @@ def test_prune_removes_what_is_older(cache: Cache) -> None:
     assert cache.entries() == []
 
 
-def test_prune_asks_first(cache: Cache) -> None:
-    code, _, err = run(cache, "prune")  # nobody answers
-    assert code == 130
-    assert "remove 1 results" in err
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 1), ("\n", 1), ("", 130)])
+def test_prune_asks_first(cache: Cache, answer: str, code: int) -> None:
+    done = subprocess.run(
+        command("cache", "prune"),
+        input=answer,
+        env={**os.environ, "EDGECOMPILE_CACHE": str(cache.root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert "remove 1 results and 0 other files" in done.stderr
+    assert done.stderr.endswith("nothing removed\n")
+    assert "interrupted" not in done.stderr
     assert len(cache.entries()) == 2
+
+
+def test_prune_of_no_cache(tmp_path: Path) -> None:
+    code, out, _ = run(Cache(tmp_path / "none"), "prune", "--yes")
+    assert code == 0
+    assert out.startswith("0 B freed")
+    assert not (tmp_path / "none").exists()

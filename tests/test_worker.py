@@ -1,0 +1,88 @@
+"""Errors that come from the worker process, and what it is good for after them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgecompile.errors import DataError, DiskFullError, EdgecompileError, InternalError, OutputError, WorkerCrashError
+from edgecompile.stages.base import Progress
+from edgecompile.worker import Worker
+
+Report = Callable[[Progress], None]
+
+
+def pid(*, report: Report) -> int:
+    report(Progress("here"))
+    return os.getpid()
+
+
+def fail(number: int, *, report: Report) -> None:
+    del report
+    raise OSError(number, os.strerror(number), "/some/file")
+
+
+def refuse(*, report: Report) -> None:
+    del report
+    raise DataError("bad data", hint="give good data")
+
+
+def die(*, report: Report) -> None:
+    del report
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    worker = Worker(tmp_path_factory.mktemp("log") / "worker.log")
+    yield worker
+    worker.close()
+
+
+def silent(_: Progress) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.ENOSPC, DiskFullError, "no space left while writing to /some/file"),
+        (errno.EROFS, OutputError, "/some/file can't be written"),
+        (errno.EACCES, OutputError, "/some/file can't be read or written"),
+        (errno.ENOENT, InternalError, "/some/file"),
+    ],
+)
+def test_errors_of_the_system(worker: Worker, number: int, kind: type[EdgecompileError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        worker.call("a test", fail, number, report=silent)
+
+
+def test_the_process_is_kept_after_an_error_it_told(worker: Worker) -> None:
+    before = worker.call("a test", pid, report=silent)
+    with pytest.raises(DataError, match="bad data") as error:
+        worker.call("a test", refuse, report=silent)
+    assert error.value.hint == "give good data"
+    assert worker.call("a test", pid, report=silent) == before
+
+
+def test_the_process_is_ended_when_a_call_is_interrupted(worker: Worker) -> None:
+    def interrupt(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    before = worker.call("a test", pid, report=silent)
+    with pytest.raises(KeyboardInterrupt):
+        worker.call("a test", pid, report=interrupt)
+    assert worker.call("a test", pid, report=silent) != before
+
+
+def test_a_death_names_the_signal_and_the_log(worker: Worker) -> None:
+    with pytest.raises(WorkerCrashError, match="SIGSEGV") as error:
+        worker.call("a test", die, report=silent)
+    assert str(worker.log) in str(error.value.hint)
+    assert Path(worker.log).is_file()
+    assert worker.call("a test", pid, report=silent) > 0
