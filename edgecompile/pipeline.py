@@ -26,7 +26,7 @@ from edgecompile.request import BuildRequest, Plan, after, data_source, load_opt
 from edgecompile.stages.base import Progress, Stage
 from edgecompile.stages.convert import Convert
 from edgecompile.stages.evaluate import Baseline, Parity, Test
-from edgecompile.stages.load import Train
+from edgecompile.stages.load import Reload, Train
 from edgecompile.tasks import TaskFacts, read_facts, remember, remembered
 from edgecompile.worker import Worker
 
@@ -181,7 +181,7 @@ def build(request: BuildRequest, session: Session) -> Built:
         tested = session.run(Job(test, artifact, settings, depends=_ids(baseline, [winner])))
     checks.append(gates.accuracy(tested.history[-1].metrics if tested else None, made.max_drop))
     if made.facts and made.facts.parity_tolerance is not None:
-        checks.append(gates.tolerance(parity.history[-1].metrics["distance"], made.facts.parity_tolerance))
+        checks.append(gates.tolerance(parity.history[-1].metrics["distances"][winner.id], made.facts.parity_tolerance))
     gates.enforce(checks)
 
     session.announce("package")
@@ -214,7 +214,11 @@ def _source(made: Plan, settings: Settings, session: Session) -> Artifact:
                 f"the built-in model {first.model!r} has no trained weights here",
                 hint=f"`edgecompile models train {first.model}`, or build a file of yours with --data {first.model}",
             )
-        return session.run(job)
+        trained = session.run(job)
+        if made.request.input_shape:
+            session.total += 1
+            return session.run(Job(Reload(), trained, settings))
+        return trained
     return session.run(Job(first, None, settings))
 
 

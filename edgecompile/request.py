@@ -29,6 +29,7 @@ from edgecompile.stages.base import NOTHING, REPRESENTATIVE, TRAINING, Stage
 from edgecompile.stages.load import Bridge, Load, Train
 from edgecompile.target import Target, load_target
 from edgecompile.tasks import TaskFacts
+from edgecompile.tflite_file import read
 
 DEFAULT_MAX_DROP = 2.0
 
@@ -138,7 +139,7 @@ def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
     recipe, reason = (named.recipe, "asked for") if named.recipe else _default_recipe(target, source, facts)
     steps = _chain(recipe, source)
     _check_data(recipe, facts, request)
-    _check_io(request.io or target.io, recipe)
+    io = _io(request, target, source, steps)
     max_drop = _max_drop(request, facts)
     out = request.out or Path("build") / f"{source.name}-{target.id}"
     check_output(out)
@@ -153,7 +154,7 @@ def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
         data=data_source(request),
         facts=facts,
         out=out,
-        io=request.io or target.io,
+        io=io,
         threads=request.threads or target.threads,
         max_drop=max_drop,
         max_size=min(limits) if limits else None,
@@ -237,13 +238,25 @@ def _check_data(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest) 
     assert recipe.needs in (TRAINING, REPRESENTATIVE, NOTHING)
 
 
-def _check_io(io: str, recipe: Recipe) -> None:
-    integer = any(step.name == "qat" or getattr(step, "static", False) for step in recipe.steps)
-    if io == "int8" and not integer:
+def _io(request: BuildRequest, target: Target, source: Source, steps: tuple[Stage, ...]) -> str:
+    """The type of the bundle's inputs and outputs; RecipeError where it isn't one that the steps can give."""
+    wanted = request.io or target.io
+    if not steps and source.path is not None:  # a .tflite stays as it is
+        tensors = read(source.path).signature
+        own = "int8" if any(t.scale is not None for t in (*tensors.inputs, *tensors.outputs)) else "float"
+        if request.io and request.io != own:
+            raise RecipeError(
+                f"--io {request.io} was asked for, and {source.path} has {own} inputs and outputs, which stay",
+                hint="leave --io out, or give the float model with a recipe that quantizes it",
+            )
+        return own
+    integer = any(step.name == "qat" or getattr(step, "static", False) for step in steps)
+    if wanted == "int8" and not integer:
         raise RecipeError(
-            f"--io int8 needs an integer model, and recipe {recipe.name!r} gives a float one",
+            "--io int8 needs an integer model, and this recipe gives a float one",
             hint="take recipe int8, qat or prune-qat, or --io float",
         )
+    return wanted
 
 
 def check_tensorboard(folder: Path | None) -> None:

@@ -38,7 +38,9 @@ class Convert:
         path = ctx.out / "model.tflite"
         if artifact.kind == QAT:
             model = load_quantization_aware(artifact, ctx)
-            path.write_bytes(convert(keras_call(model), variables_of(model), artifact.signature, int8_io=ctx.io == "int8"))
+            path.write_bytes(
+                convert(keras_call(model), variables_of(model), artifact.signature, int8_io=ctx.io == "int8")
+            )
         else:
             source = ctx.load(artifact)
             path.write_bytes(convert(source.call, variables_of(source.model), artifact.signature))
