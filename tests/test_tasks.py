@@ -50,7 +50,7 @@ def test_equal_bytes_under_another_name_are_another_source(
     assert remembered(cache, kept.fingerprint, resolve(str(other))) is None
 
 
-@pytest.mark.parametrize("change", ["__version__", "_code"])
+@pytest.mark.parametrize("change", ["__version__", "package_digest"])
 def test_another_version_finds_out_for_itself(
     cache: Cache, source: DataSource, kept: TaskFacts, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
