@@ -186,21 +186,21 @@ def test_a_measurement_waits_for_one_that_runs(cache: Cache, monkeypatch: pytest
         return found
 
     monkeypatch.setattr(measuring, "_run", run)
-    results = []
+    results = {}
 
-    def build() -> None:
+    def build(name: str) -> None:
         inputs = {"x": np.zeros(1, np.float32)}
-        results.append(
-            measuring.measure((), inputs, depends=("a",), cache=cache, again=False, report=lambda _: waits.set())
+        results[name] = measuring.measure(
+            (), inputs, depends=("a",), cache=cache, again=False, report=lambda _: waits.set()
         )
 
-    first, second = threading.Thread(target=build), threading.Thread(target=build)
+    first, second = (threading.Thread(target=build, args=(name,)) for name in ("first", "second"))
     first.start()
     running.wait(10)
     second.start()
     first.join()
     second.join()
-    assert results == [(found, False), (found, True)]
+    assert results == {"first": (found, False), "second": (found, True)}
     assert len(runs) == 1
 
 
