@@ -154,6 +154,5 @@ def _real(tensor: TensorInfo) -> TensorInfo:
 def samples(source: DataSource, signature: Signature, *, report: Report) -> dict[str, Array]:
     """A few inputs of the source's task, for the model's signature. In the worker: it may run a user's function."""
     del report
-    shape = signature.inputs[0].shape
-    size = (shape[1], shape[2]) if source.kind == data.IMAGES and len(shape) == 4 else None
-    return golden_inputs(data.load(source, image_size=size), signature, _SEED)
+    task = data.load(source, image_size=data.image_size(source, signature))
+    return golden_inputs(task, signature, _SEED)

@@ -1,11 +1,14 @@
-"""Digests of code: a cached result is only as good as the code that made it."""
+"""Our code and the user's: digests of both, as a cached result is only as good as the code that made it, and where
+the user's modules are found."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.machinery
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # What shows results, and has no part in making them.
@@ -35,6 +38,18 @@ def module_digest(name: str) -> str | None:
     if spec.origin is None or not Path(spec.origin).is_file():
         return None
     return _digest([Path(spec.origin)], Path(spec.origin).parent)
+
+
+@contextlib.contextmanager
+def working_folder_on_path() -> Iterator[None]:
+    """The user's own modules are looked for in the current folder first."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
 
 
 def _digest(files: list[Path], root: Path) -> str:

@@ -148,7 +148,8 @@ def build(request: BuildRequest, session: Session) -> Built:
         tensorboard=request.tensorboard.resolve() if request.tensorboard else None,
     )
     source = _source(made, settings, session)
-    settings = _with_image_size(settings, source)
+    if made.data is not None:
+        settings = dataclasses.replace(settings, image_size=data.image_size(made.data, source.signature))
     baseline = session.run(Job(Baseline(), source, settings))
 
     artifact = source
@@ -227,14 +228,6 @@ def training_job(first: Train, settings: Settings) -> Job:
     own = data.resolve(first.model)
     mine = dataclasses.replace(settings, data=own, fingerprint=data.fingerprint(own), options=LoadOptions(), seed=0)
     return Job(first, None, mine)
-
-
-def _with_image_size(settings: Settings, source: Artifact) -> Settings:
-    """Images of a folder are resized to what the model takes."""
-    shape = source.signature.inputs[0].shape
-    if settings.data is None or settings.data.kind != "images" or len(shape) != 4:
-        return settings
-    return dataclasses.replace(settings, image_size=(shape[1], shape[2]))
 
 
 def _budget(step: Stage, made: Plan) -> float | None:

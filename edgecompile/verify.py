@@ -346,9 +346,7 @@ def score(source: DataSource, promise: Promise, *, report: Report) -> dict[str, 
     known = data.fingerprint(source)
     if known is not None and known != promise.data["fingerprint"]:
         return {"fingerprint": known}
-    shape = promise.signature.inputs[0].shape
-    size = (shape[1], shape[2]) if source.kind == data.IMAGES and len(shape) == 4 else None
-    task = data.load(source, image_size=size)
+    task = data.load(source, image_size=data.image_size(source, promise.signature))
     if task.fingerprint != promise.data["fingerprint"]:
         return {"fingerprint": task.fingerprint}
     metric, labels, x, outputs = on_test_set(promise.winner, task, promise.signature, report)

@@ -126,7 +126,5 @@ def outcome(record: StageRecord, cached: bool) -> str:
     return ", ".join([*parts, *record.notes])
 
 
-def make_display(quiet: bool = False) -> PlainDisplay:
-    if quiet or not sys.stderr.isatty():
-        return PlainDisplay()
-    return LiveDisplay()
+def make_display() -> PlainDisplay:
+    return LiveDisplay() if sys.stderr.isatty() else PlainDisplay()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecompile import catalog
-from edgecompile.artifact import sha256_file
+from edgecompile.artifact import Signature, sha256_file
 from edgecompile.data.checks import check_arrays, check_labels
 from edgecompile.data.images import load_images, scan_images
 from edgecompile.data.npz import load_npz
@@ -29,7 +29,7 @@ from edgecompile.data.own import arrays_digest, full_fingerprint, load_callable
 from edgecompile.errors import DataError, perhaps
 from edgecompile.task import AUTOENCODER, Task
 
-__all__ = ["DataSource", "check_labels", "fingerprint", "load", "resolve"]
+__all__ = ["DataSource", "check_labels", "fingerprint", "image_size", "load", "resolve"]
 
 BUILTIN = "builtin"
 NPZ = "npz"
@@ -97,6 +97,12 @@ def fingerprint(source: DataSource) -> str | None:
                     digest.update(f"{file.relative_to(root).as_posix()}\0{sha256_file(file)}\n".encode())
             return digest.hexdigest()
     return None
+
+
+def image_size(source: DataSource, signature: Signature) -> tuple[int, int] | None:
+    """(height, width) of the model's first input, to which a folder's images are resized; None for other data."""
+    shape = signature.inputs[0].shape
+    return (shape[1], shape[2]) if source.kind == IMAGES and len(shape) == 4 else None
 
 
 def load(source: DataSource, *, image_size: tuple[int, int] | None = None) -> Task:

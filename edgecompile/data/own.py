@@ -10,7 +10,6 @@ import ast
 import dataclasses
 import hashlib
 import importlib
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +19,7 @@ import numpy as np
 
 from edgecompile import metrics
 from edgecompile.artifact import sha256_file
+from edgecompile.code import working_folder_on_path
 from edgecompile.errors import DataError, EdgecompileError, perhaps
 from edgecompile.metrics import RowScore
 from edgecompile.task import AUTOENCODER, CLASSIFICATION, REGRESSION, UNLABELED, Array, Arrays, Metric, Split, Task
@@ -31,16 +31,15 @@ _OURS = (metrics.accuracy, metrics.mse, metrics.autoencoder_auc)
 def load_callable(spec: str) -> tuple[Task, str]:
     """(the task that `module:function` returns, its fields checked for type, a digest of the code behind it)."""
     module_name, _, function_name = spec.partition(":")
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
     try:
-        module = importlib.import_module(module_name)
-        found: object = module
-        for part in function_name.split("."):
-            found = getattr(found, part)
-        if not callable(found):
-            raise DataError(f"--data {spec}: {function_name} is a {type(found).__name__}, not a function")
-        task = found()
+        with working_folder_on_path():
+            module = importlib.import_module(module_name)
+            found: object = module
+            for part in function_name.split("."):
+                found = getattr(found, part)
+            if not callable(found):
+                raise DataError(f"--data {spec}: {function_name} is a {type(found).__name__}, not a function")
+            task = found()
     except EdgecompileError:
         raise
     except Exception as error:  # the user's own code may raise anything; the message says what
@@ -48,9 +47,6 @@ def load_callable(spec: str) -> tuple[Task, str]:
             f"--data {spec} failed: {type(error).__name__}: {error}",
             hint=f"it must work as `python -c 'from {module_name} import {function_name}'` in this folder",
         ) from error
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
     if not isinstance(task, Task):
         raise DataError(
             f"--data {spec} returned a {type(task).__name__}, expected an edgecompile.task.Task",

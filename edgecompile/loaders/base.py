@@ -9,7 +9,6 @@ import importlib
 import math
 import re
 import shutil
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecompile.artifact import Signature, TensorInfo
+from edgecompile.code import working_folder_on_path
 from edgecompile.errors import DataError, ModelError, NonFiniteError, perhaps
 
 Array = npt.NDArray[Any]
@@ -296,7 +296,7 @@ def custom_objects(options: LoadOptions) -> dict[str, Any]:
         module_name, colon, name = spec.partition(":")
         if not (module_name and colon and name):
             raise ModelError(f"--custom {spec!r} is not of the form module:Name", hint="for example my_layers:Swish6")
-        with _working_folder_on_path():
+        with working_folder_on_path():
             try:
                 module = importlib.import_module(module_name)
             except Exception as error:  # the user's module may raise anything
@@ -309,14 +309,3 @@ def custom_objects(options: LoadOptions) -> dict[str, Any]:
                              hint=perhaps(name, [n for n in vars(module) if not n.startswith("_")]))  # fmt: skip
         found[name] = getattr(module, name)
     return found
-
-
-@contextlib.contextmanager
-def _working_folder_on_path() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(folder)
