@@ -92,7 +92,7 @@ def _subject(path: Path, options: Options) -> Subject:
         threads = options.threads or int(winner["threads"])
         # The name that --kernels has for it: `litert-xnnpack` of the backend `litert` is `xnnpack`.
         name = f"{path} {winner['id'].removeprefix(winner['backend'] + '-')}"
-        won = Candidate(name, winner["backend"], file, threads, dict(winner["config"]))
+        won = Candidate(name, winner["backend"], path / winner["file"], threads, dict(winner["config"]))
         golden = _golden(path / "golden.npz", signature)
     except (KeyError, TypeError, ValueError, AttributeError, OSError, StopIteration, zipfile.BadZipFile) as problem:
         raise BundleError(f"{path} is damaged: {problem}", hint=f"see `edgecompile verify {path}`") from None

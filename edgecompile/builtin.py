@@ -12,10 +12,11 @@ from typing import Any
 from edgecompile import catalog, data
 from edgecompile.artifact import Artifact, sha256_path
 from edgecompile.cache import Cache, writing
+from edgecompile.compression import training_job
 from edgecompile.errors import DataError, MissingDependencyError, OutputError
 from edgecompile.job import Job, Settings
 from edgecompile.loaders.base import LoadOptions
-from edgecompile.pipeline import Session, training_job
+from edgecompile.session import Session
 from edgecompile.stages.evaluate import Baseline
 from edgecompile.stages.load import Train
 

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from edgecompile.artifact import sha256_file
 from edgecompile.cache import Cache, writing
 from edgecompile.errors import BundleError, OutputError
 from edgecompile.manifest import read_manifest
+from edgecompile.packing import SUFFIXES
 
-PARTS = ("manifest.json", "model.tflite", "golden.npz", "report.html")
+PACKED = tuple(f"model.tflite{suffix}" for suffix in SUFFIXES.values())
+PARTS = ("manifest.json", "model.tflite", "golden.npz", "report.html", *PACKED)
 CANDIDATES = "candidates"
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fs.h
@@ -159,7 +161,7 @@ def _restore(place: Path) -> None:
             old.rename(place)
 
 
-def file_facts(folder: Path, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def file_facts(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """{file name: {sha256, bytes}} of the bundle's files, for its manifest."""
     return {
         name: {"sha256": sha256_file(folder / name), "bytes": (folder / name).stat().st_size}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecompile.tflite_file import Operator, Subgraph, Tensor, TfliteModel, read
+from edgecompile.tflite_file.parts import bytes_by_part
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,13 +117,13 @@ def _sparsity(model: TfliteModel, graph: Subgraph, tensor: Tensor) -> dict[str, 
 
 def _sizes(model: TfliteModel) -> dict[str, int]:
     tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    parts = bytes_by_part(model.path)
     sizes = {
         "weights": sum(len(model.buffers[buffer]) for buffer in {t.buffer for t in tensors if t.is_constant}),
-        "quantization_parameters": sum(tensor.quantization_bytes for tensor in tensors),
-        "names": sum(len(tensor.name.encode()) for tensor in tensors),
+        "quantization_parameters": parts["quantization"],
+        "names": parts["names"],
     }
-    # Writers may share parameters between tensors; then the parts, counted tensor by tensor, exceed the file.
-    return {**sizes, "rest": max(0, model.size - sum(sizes.values()))}
+    return {**sizes, "rest": model.size - sum(sizes.values())}
 
 
 def _by_type(operators: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -51,13 +51,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """`depends`: digests of what else the stage reads (another stage's key, a device's identity)."""
+    """`depends`: digests of what else the stage reads (another stage's key, a device's identity).
+
+    `teacher`: the model that a stage with distillation learns from.
+    """
 
     stage: Stage
     artifact: Artifact | None
     settings: Settings
     budget_seconds: float | None = None
     depends: tuple[str, ...] = ()
+    teacher: Artifact | None = None
 
     @functools.cached_property
     def key(self) -> str:
@@ -68,6 +72,7 @@ class Job:
             "io": s.io,
             "options": [dataclasses.asdict(s.options), [module_digest(c.partition(":")[0]) for c in s.options.custom]],
             "budget": self.budget_seconds,
+            "teacher": self.teacher.history[-1].key if self.teacher else None,
         }
         return sha256_json(
             {
@@ -131,7 +136,7 @@ def run_job(job: Job, out: Path, work: Path, *, report: Callable[[Progress], Non
     began = time.monotonic()
     task = task_of(job.settings)
     s = job.settings
-    ctx = Context(out, work, task, s.io, s.options, s.seed, job.budget_seconds, job.logs, report)
+    ctx = Context(out, work, task, s.io, s.options, s.seed, job.budget_seconds, job.logs, report, job.teacher)
     try:
         outcome = job.stage.run(job.artifact, ctx)  # type: ignore[arg-type]
     except Exception as problem:

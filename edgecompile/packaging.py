@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import platform
 import shutil
 from dataclasses import dataclass
 from typing import Any
 
-from edgecompile import bundle, report
+from edgecompile import accounting, bundle, packing, report, sparse
+from edgecompile.accounting import Rung
 from edgecompile.artifact import TFLITE, Artifact, StageRecord
 from edgecompile.backends.base import Candidate
 from edgecompile.cache import writing
@@ -21,6 +21,7 @@ from edgecompile.manifest import MEASURED, SCHEMA_VERSION, Figure, write_manifes
 from edgecompile.measure import Measurement
 from edgecompile.optimization import graph_changes
 from edgecompile.request import Plan
+from edgecompile.search import Found
 from edgecompile.tflite_file import read
 
 
@@ -29,6 +30,10 @@ class Result:
     plan: Plan
     source: Artifact
     artifact: Artifact
+    named: Artifact  # the last one whose inner tensors have names
+    ladder: tuple[Rung, ...]
+    errors: Artifact | None
+    found: Found | None
     uncompressed: Artifact
     baseline: Artifact
     parity: Artifact
@@ -49,16 +54,25 @@ def write(result: Result) -> dict[str, Any]:
     with bundle.replacing(out) as folder, writing(out):
         shutil.copyfile(result.artifact.model, folder / "model.tflite")
         shutil.copyfile(result.parity.files["golden"], folder / "golden.npz")
+        names = ["model.tflite", "golden.npz", "report.html"]
+        if result.plan.request.pack:
+            names.append(packing.pack(folder / "model.tflite", result.plan.request.pack).name)
+        for candidate in result.candidates:
+            if candidate.model != result.artifact.model and _passed(candidate, result):
+                own = folder / _file(candidate, result)
+                own.parent.mkdir(exist_ok=True)
+                shutil.copyfile(candidate.model, own)
+                names.append(_file(candidate, result))
         # Names of files may hold what UTF-8 has no bytes for.
         (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
-        manifest["files"] = bundle.file_facts(folder, ("model.tflite", "golden.npz", "report.html"))
+        manifest["files"] = bundle.file_facts(folder, names)
         write_manifest(folder, manifest)
     return manifest
 
 
 def _manifest(result: Result) -> dict[str, Any]:
     plan = result.plan
-    model = read(result.artifact.model)
+    model = read(result.named.model)
     verified = result.parity.history[-1].metrics
     return {
         "schema": SCHEMA_VERSION,
@@ -81,8 +95,14 @@ def _manifest(result: Result) -> dict[str, Any]:
         "figures": [figure.to_json() for figure in figures(result)],
         "gates": [check.to_json() for check in result.checks],
         "distance": verified["distance"],
+        "techniques": accounting.table(
+            result.ladder, result.measurement, result.winner.id, plan.facts.metric if plan.facts else None
+        ),
+        "search": _search(result),
+        "sparsity_note": _sparsity_note(result),
+        "layer_errors": result.errors.history[-1].metrics if result.errors else None,
         "optimization": graph_changes(result.source.meta.get("layers", []), model),
-        "inspection": {k: v for k, v in inspect_tflite(result.artifact.model).items() if k != "path"},
+        "inspection": _inspection(result),
         "measurement": dataclasses.asdict(result.measurement) if result.measurement else None,
         "environment": {
             "machine": platform.machine(),
@@ -92,6 +112,32 @@ def _manifest(result: Result) -> dict[str, Any]:
         },
         "files": {},
     }
+
+
+def _sparsity_note(result: Result) -> str | None:
+    """Why zeros buy no speed, where there are many and the sparse form is no candidate."""
+    here = result.plan.target.local
+    return sparse.why_not(read(result.artifact.model), LocalDevice().facts().details["features"] if here else ())
+
+
+def _search(result: Result) -> dict[str, Any] | None:
+    """What recipe auto tried, and which it took."""
+    if result.found is None:
+        return None
+    assert result.plan.facts is not None
+    return {
+        "metric": result.plan.facts.metric,
+        "budget": result.found.limit,
+        "chosen": dataclasses.asdict(result.found.chosen),
+        "trials": [trial.to_json() for trial in result.found.trials],
+    }
+
+
+def _inspection(result: Result) -> dict[str, Any]:
+    """Of the bundle's file; tensors with the names that they had before slimming, which changes no operator."""
+    slim, named = inspect_tflite(result.artifact.model), inspect_tflite(result.named.model)
+    found = {**named, **{key: slim[key] for key in ("size", "sizes", "metadata", "description")}}
+    return {key: value for key, value in found.items() if key != "path"}
 
 
 def _cpu() -> dict[str, Any]:
@@ -109,6 +155,7 @@ def _options(plan: Plan) -> dict[str, Any]:
         "threads": plan.threads,
         "backends": list(plan.backends),
         "budget_minutes": request.budget_minutes,
+        "pack": request.pack,
         "max_drop": plan.max_drop,
         "max_size": plan.max_size,
         "max_latency_ms": request.max_latency_ms,
@@ -139,19 +186,31 @@ def _candidate(candidate: Candidate, result: Result, verdicts: dict[str, Any]) -
     return {
         "id": candidate.id,
         "backend": candidate.backend,
+        "file": _file(candidate, result),
+        "bytes": candidate.model.stat().st_size,
         "threads": candidate.threads,
         "config": dict(candidate.config),
         "parity": parity,
-        "passed": all(v["passed"] for v in parity.values()),
+        "passed": _passed(candidate, result),
         "latency_p50_ms": measured["p50"] if measured else None,
     }
+
+
+def _passed(candidate: Candidate, result: Result) -> bool:
+    return all(v["passed"] for v in result.parity.history[-1].metrics["parity"][candidate.id].values())
+
+
+def _file(candidate: Candidate, result: Result) -> str:
+    """Where in the bundle the candidate's model is."""
+    own = candidate.model != result.artifact.model
+    return f"{bundle.CANDIDATES}/{candidate.id}.tflite" if own else "model.tflite"
 
 
 def figures(result: Result) -> list[Figure]:
     """Every number of the bundle, the source's beside the bundle's own."""
     found = [
-        *_sizes(result.uncompressed, "source"),
-        *_sizes(result.artifact, "model"),
+        *_sizes(result.uncompressed, "source", result.plan.request.pack),
+        *_sizes(result.artifact, "model", result.plan.request.pack),
         *_accuracies(result),
     ]
     if result.measurement:
@@ -163,12 +222,13 @@ def figures(result: Result) -> list[Figure]:
     return found
 
 
-def _sizes(artifact: Artifact, of: str) -> list[Figure]:
+def _sizes(artifact: Artifact, of: str, pack: str | None) -> list[Figure]:
     """Exact counts of the file, as a .tflite for both sides so that like is compared with like."""
     assert artifact.kind == TFLITE
-    content = artifact.model.read_bytes()
     date = artifact.history[-1].date
-    sizes = {"file_size": len(content), "file_size_gzip": len(gzip.compress(content, 9, mtime=0))}
+    sizes = {"file_size": artifact.model.stat().st_size}
+    for form in dict.fromkeys(("gzip", "xz", pack or "xz")):
+        sizes[f"file_size_{form}"] = packing.packed_size(artifact.model, form)
     counted = [Figure(name, of, value, "B", MEASURED, "none", date) for name, value in sizes.items()]
     return [*counted, Figure("macs", of, read(artifact.model).macs, "MAC", MEASURED, "none", date)]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecompile.errors import RecipeError, perhaps
-from edgecompile.stages import RECIPE_STAGES
+from edgecompile.search import Search
 from edgecompile.stages.base import REPRESENTATIVE, TRAINING, Stage
+from edgecompile.stages.registry import RECIPE_STAGES
 from edgecompile.target import Target
 from edgecompile.toml import build, check_keys, read_toml
 
@@ -18,15 +19,21 @@ FOLDER = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Recipe:
-    """`steps` are the stages between the loaded model and the final .tflite, in order."""
+    """`steps`: the stages between the loaded model and the final .tflite, in order; none where `search` finds them."""
 
     name: str
     summary: str
     steps: tuple[Stage, ...]
+    search: Search | None = None
 
     @property
     def needs(self) -> str:
-        """The most demanding need of its steps: 'training' data, 'representative' data or 'nothing'."""
+        """The most demanding need of its steps: 'training' data, 'representative' data or 'nothing'.
+
+        A search makes do with what there is, and calibrates at least.
+        """
+        if self.search is not None:
+            return REPRESENTATIVE
         needs = {step.needs for step in self.steps}
         return next((n for n in (TRAINING, REPRESENTATIVE) if n in needs), "nothing")
 
@@ -46,13 +53,18 @@ def load_recipe(name: str) -> Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     data = read_toml(path, RecipeError)
-    check_keys(data, ("summary", "steps"), str(path), RecipeError)
-    steps = data.get("steps")
+    check_keys(data, ("summary", "steps", "search"), str(path), RecipeError)
+    steps, search = data.get("steps", []), data.get("search")
+    summary = str(data.get("summary", ""))
+    if search is not None:
+        if steps or not isinstance(search, dict):
+            raise RecipeError(f"{path}: expected [[steps]] or one [search] table, not both")
+        return Recipe(path.stem, summary, (), build(Search, search, f"{path}: search", RecipeError))
     if not isinstance(steps, list) or not steps or not all(isinstance(s, dict) for s in steps):
-        raise RecipeError(f"{path}: expected one or more [[steps]] tables")
+        raise RecipeError(f"{path}: expected one or more [[steps]] tables, or a [search] table")
     return Recipe(
         name=path.stem,
-        summary=str(data.get("summary", "")),
+        summary=summary,
         steps=tuple(_step(step, f"{path}: step {n}") for n, step in enumerate(steps, 1)),
     )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecompile import catalog, data
+from edgecompile import catalog, data, packing
 from edgecompile.artifact import KERAS, KERAS3, SAVED_MODEL, TFLITE, sha256_path
 from edgecompile.backends import BACKENDS
 from edgecompile.bundle import check_output
@@ -27,7 +27,9 @@ from edgecompile.loaders.saved_model import GRAPHS
 from edgecompile.recipe import Recipe, choose_recipe, load_recipe
 from edgecompile.stages.base import NOTHING, REPRESENTATIVE, TRAINING, Stage
 from edgecompile.stages.load import Bridge, Load, Train
+from edgecompile.stages.slim import Slim
 from edgecompile.target import Target, load_target
+from edgecompile.task import AUTOENCODER
 from edgecompile.tasks import TaskFacts
 from edgecompile.tflite_file import read
 
@@ -45,6 +47,7 @@ class BuildRequest:
     target: str
     data: str | None = None
     recipe: str | None = None
+    teacher: str | None = None
     out: Path | None = None
     max_drop: float | str | None = "default"
     max_size: int | None = None
@@ -57,6 +60,7 @@ class BuildRequest:
     threads: int | None = None
     budget_minutes: float | None = 30.0
     tensorboard: Path | None = None
+    pack: str | None = None
     remeasure: bool = False
     seed: int = 0
 
@@ -89,6 +93,8 @@ class Plan:
     max_drop: float | None
     max_size: int | None
     backends: tuple[str, ...]
+    budget_minutes: float | None
+    teacher: Source | None
 
     @property
     def labelled(self) -> bool:
@@ -118,28 +124,35 @@ class Named:
     source: Source
     recipe: Recipe | None
     backends: tuple[str, ...]
+    teacher: Source | None
 
 
 def look_up(request: BuildRequest) -> Named:
     """All that can be checked before the data is touched: reading it may take minutes, a typo is seen at once."""
     target = load_target(request.target)
     check_tensorboard(request.tensorboard)
+    if request.pack:
+        packing.check(request.pack)
     if request.max_latency_ms is not None and not target.local:
         raise LatencyGateError(
             f"--max-latency can't be checked for {target.id}: there is no device to measure on",
             hint="leave --max-latency out, or build for the machine you are on (--target host)",
         )
     recipe = load_recipe(request.recipe) if request.recipe else None
-    return Named(target, find_source(request.model), recipe, _backends(request, target))
+    teacher = find_source(request.teacher) if request.teacher else None
+    return Named(target, find_source(request.model), recipe, _backends(request, target), teacher)
 
 
 def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
     """Check the whole request and decide what to do. `facts`: what the data is, None without data."""
     target, source = named.target, named.source
     recipe, reason = (named.recipe, "asked for") if named.recipe else _default_recipe(target, source, facts)
-    steps = _chain(recipe, source)
+    steps = () if recipe.search else chain(recipe.name, recipe.steps, source)
+    if recipe.search:
+        _check_search(recipe, facts, request)
     _check_data(recipe, facts, request)
-    io = _io(request, target, source, steps)
+    _check_teacher(recipe, named.teacher)
+    io = _io(request, target, source, None if recipe.search else steps)
     max_drop = _max_drop(request, facts)
     out = request.out or Path("build") / f"{source.name}-{target.id}"
     check_output(out)
@@ -159,6 +172,8 @@ def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
         max_drop=max_drop,
         max_size=min(limits) if limits else None,
         backends=named.backends,
+        budget_minutes=request.budget_minutes,
+        teacher=named.teacher,
     )
 
 
@@ -180,7 +195,7 @@ def find_source(model: str) -> Source:
 
 def _default_recipe(target: Target, source: Source, facts: TaskFacts | None) -> tuple[Recipe, str]:
     labelled = facts is not None and facts.trainable
-    trains = labelled and _can_train(source)
+    trains = labelled and can_train(source)
     recipe, reason = choose_recipe(target, training=trains, representative=facts is not None and facts.train > 0)
     if labelled and not trains:
         what = "a .tflite" if source.kind == TFLITE else "a SavedModel without a Keras graph in it"
@@ -188,7 +203,7 @@ def _default_recipe(target: Target, source: Source, facts: TaskFacts | None) -> 
     return recipe, reason
 
 
-def _can_train(source: Source) -> bool:
+def can_train(source: Source) -> bool:
     """Whether the format holds a graph that Keras can give back: for a SavedModel, what Keras wrote into it tells."""
     if source.kind != SAVED_MODEL or source.path is None:
         return source.kind != TFLITE
@@ -197,29 +212,49 @@ def _can_train(source: Source) -> bool:
     return any(mark.encode() in content for content in contents for mark in GRAPHS)
 
 
-def _chain(recipe: Recipe, source: Source) -> tuple[Stage, ...]:
+def chain(recipe: str, wanted: Sequence[Stage], source: Source) -> tuple[Stage, ...]:
     """The recipe's steps with what the source's format needs before them; RecipeError where they don't fit."""
     steps: list[Stage] = []
     kind = source.kind
-    for step in recipe.steps:
+    for step in wanted:
         if kind == TFLITE and step.name == "convert":
             continue  # it is what convert would give
-        if kind == KERAS3 and step.needs == TRAINING:
+        changes = KERAS in step.accepts and kind not in step.accepts  # a stage that changes a Keras graph
+        if kind == KERAS3 and changes:
             steps.append(Bridge())
             kind = KERAS
-        if kind == SAVED_MODEL and step.needs == TRAINING:
+        if kind == SAVED_MODEL and changes:
             kind = KERAS  # where tf-keras can't give it back, the stage says so
+        if steps and steps[-1].name == "slim":
+            raise RecipeError(
+                f"recipe {recipe!r}: stage {step.name!r} comes after 'slim', which takes the names it needs away",
+                hint="put slim last, or leave it out: a build ends with it anyway",
+            )
         if kind not in step.accepts:
             raise RecipeError(
-                f"recipe {recipe.name!r}: stage {step.name!r} can't take a {kind} model, "
+                f"recipe {recipe!r}: stage {step.name!r} can't take a {kind} model, "
                 f"it takes {', '.join(sorted(step.accepts))}",
                 hint="give the Keras model, or take a recipe that doesn't train: int8, dynamic, float16, float",
             )
         steps.append(step)
         kind = step.accepts[kind]
+    if steps and kind == TFLITE and steps[-1].name != "slim":
+        steps.append(Slim())
     if kind != TFLITE:
-        raise RecipeError(f"recipe {recipe.name!r} ends in a {kind} model", hint="end it with a convert step")
+        raise RecipeError(f"recipe {recipe!r} ends in a {kind} model", hint="end it with a convert step")
     return tuple(steps)
+
+
+def _check_search(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest) -> None:
+    if facts is None or facts.metric is None or not facts.trainable or facts.kind == AUTOENCODER:
+        raise RecipeError(
+            f"recipe {recipe.name!r} judges what it tries by the metric on validation samples, and there is none here",
+            hint="give --data with x_train, y_train, x_test and y_test of a labelled task, or take another recipe",
+        )
+    if request.max_drop is None:
+        raise RecipeError(
+            f"recipe {recipe.name!r} searches within --max-drop, and --max-drop off was given", hint="give a number"
+        )
 
 
 def _check_data(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest) -> None:
@@ -238,9 +273,29 @@ def _check_data(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest) 
     assert recipe.needs in (TRAINING, REPRESENTATIVE, NOTHING)
 
 
-def _io(request: BuildRequest, target: Target, source: Source, steps: tuple[Stage, ...]) -> str:
-    """The type of the bundle's inputs and outputs; RecipeError where it isn't one that the steps can give."""
+def _check_teacher(recipe: Recipe, teacher: Source | None) -> None:
+    if teacher is None:
+        return
+    if recipe.search is None and not any("teacher" in step.uses for step in recipe.steps):
+        raise RecipeError(
+            f"--teacher was given, and recipe {recipe.name!r} has no step that distils",
+            hint="set distillation in a step that trains, or take recipe distill",
+        )
+    if not can_train(teacher):
+        raise ModelError(
+            f"--teacher {teacher.path}: distillation needs a Keras model's graph, this is a {teacher.kind} without one",
+            hint="give the .keras or .h5 file it was made from",
+        )
+
+
+def _io(request: BuildRequest, target: Target, source: Source, steps: tuple[Stage, ...] | None) -> str:
+    """The type of the bundle's inputs and outputs; RecipeError where it isn't one that the steps can give.
+
+    steps: None where a search will find them.
+    """
     wanted = request.io or target.io
+    if steps is None:
+        return wanted
     if not steps and source.path is not None:  # a .tflite stays as it is
         tensors = read(source.path).signature
         own = "int8" if any(t.scale is not None for t in (*tensors.inputs, *tensors.outputs)) else "float"
@@ -305,7 +360,7 @@ def describe(plan: Plan) -> Mapping[str, object]:
         "data": plan.data.spec if plan.data else None,
         "io": plan.io,
         "threads": plan.threads,
-        "stages": [plan.source.first.name, "baseline", *(s.name for s in plan.steps), *after(plan)],
+        "stages": [plan.source.first.name, "baseline", *(_names(plan)), *after(plan)],
         "gates": {
             "max_drop_percent": plan.max_drop,
             "max_size_bytes": plan.max_size,
@@ -314,6 +369,10 @@ def describe(plan: Plan) -> Mapping[str, object]:
         },
         "out": str(plan.out),
     }
+
+
+def _names(plan: Plan) -> list[str]:
+    return ["search"] if plan.recipe.search else [step.name for step in plan.steps]
 
 
 def after(plan: Plan) -> list[str]:

@@ -34,10 +34,13 @@ class Split:
 
     A metric may group samples (an autoencoder's windows of one clip): then y has fewer rows than x,
     and the rows of x are a multiple of the rows of y.
+    groups: [n], who or what a sample comes from (a speaker, a scene); None where nothing is known. Samples of one
+    group resemble each other: a model is validated on groups it was not trained on.
     """
 
     x: Arrays
     y: Arrays | None = None
+    groups: Array | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.x.values())))
@@ -45,7 +48,8 @@ class Split:
     def take(self, index: Array | slice) -> Split:
         """The samples at `index`; only for splits whose labels are one a sample."""
         y = None if self.y is None else {name: a[index] for name, a in self.y.items()}
-        return Split({name: a[index] for name, a in self.x.items()}, y)
+        groups = None if self.groups is None else self.groups[index]
+        return Split({name: a[index] for name, a in self.x.items()}, y, groups)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class Task:
     def split(self, seed: int) -> tuple[Split, Split]:
         """(fit, validation), both from training data: the last tenth of a seeded permutation, at most 2,000.
 
+        Where samples have groups, whole groups are held out, as many as it takes to have a tenth of the samples.
         An unlabelled task has nothing to validate: all samples are in `fit`. An autoencoder's training labels,
         which may stand for groups of samples, are left out: it learns from its inputs. DataError for less than
         two samples where some must be held out.
@@ -111,9 +116,29 @@ class Task:
                 hint="give more training samples",
             )
         if self.kind == AUTOENCODER:
-            train = Split(train.x)
+            train = Split(train.x, None, train.groups)
         held = min(max(1, int(n * VALIDATION_SHARE)), VALIDATION_MOST)
+        if train.groups is not None:
+            order, held = _by_groups(train.groups[order], order, held)
         return train.take(order[: n - held]), train.take(order[n - held :])
+
+
+def _by_groups(groups: Array, order: Array, held: int) -> tuple[Array, int]:
+    """(order, held) with whole groups in the last `held` samples or more; groups[i] is that of sample order[i]."""
+    counts: dict[Any, int] = {}
+    for group in groups[::-1].tolist():
+        counts[group] = counts.get(group, 0) + 1
+    chosen: set[Any] = set()
+    total = 0
+    for group, count in counts.items():
+        if total >= held or len(chosen) == len(counts) - 1:
+            break
+        chosen.add(group)
+        total += count
+    last = np.array([group in chosen for group in groups.tolist()])
+    if not last.any() or last.all():
+        raise DataError("all training samples are of one group: none of another can be held out to validate with")
+    return np.concatenate([order[~last], order[last]]), int(last.sum())
 
 
 def align(x: Arrays, specs: tuple[TensorInfo, ...]) -> dict[str, Array]:

@@ -39,7 +39,11 @@ def check_keys(data: Mapping[str, Any], known: Iterable[str], where: str, error:
 
 
 def build(kind: type[T], data: Mapping[str, Any], where: str, error: type[EdgecompileError]) -> T:
-    """An instance of the dataclass `kind` from a TOML table; nested dataclasses from nested tables."""
+    """An instance of the dataclass `kind` from a TOML table.
+
+    Fields may be dataclasses (from tables), tuples of one type, of dataclasses too (from lists, from [[arrays of
+    tables]]), and any of these or None. `where` names the place in messages.
+    """
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     types_ = typing.get_type_hints(kind)
     check_keys(data, fields, where, error)
@@ -62,7 +66,7 @@ def _convert(wanted: Any, value: Any, where: str, error: type[EdgecompileError])
     if origin is tuple:
         if not isinstance(value, list):
             raise error(f"{where}: expected a list, received {value!r}")
-        return tuple(_convert(args[0], item, where, error) for item in value)
+        return tuple(_convert(args[0], item, f"{where} {n}", error) for n, item in enumerate(value, 1))
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:

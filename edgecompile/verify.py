@@ -15,7 +15,7 @@ from edgecompile import bundle, compare, data
 from edgecompile.artifact import Signature
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
-from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
+from edgecompile.backends.litert import XNNPACK, LiteRtRunner, reference_kernels
 from edgecompile.data import DataSource
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import BundleError, DataError, EdgecompileError, MissingDependencyError, VerifyError
@@ -109,7 +109,7 @@ def _promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
             worst = tests[-1]["before"] + (low if facts["higher_is_better"] else high)
         return Promise(
             winner=Candidate(
-                winner["id"], winner["backend"], path / "model.tflite", winner["threads"], winner["config"]
+                winner["id"], winner["backend"], path / winner["file"], winner["threads"], winner["config"]
             ),
             tolerances={name: float(verdict["tolerance"]) for name, verdict in winner["parity"].items()},
             signature=Signature.from_json(manifest["models"]["model"]["signature"]),
@@ -324,7 +324,7 @@ def _litert(model: Path) -> Candidate:
 def reference_outputs(model: Path, inputs: Mapping[str, Array], *, report: Report) -> dict[str, Array]:
     """Outputs by LiteRT's reference kernels: {input: [n, ...]} -> {output: [n, ...]} in the model's dtypes."""
     del report
-    outputs = LiteRtRunner(model, REFERENCE).run(inputs)
+    outputs = LiteRtRunner(model, reference_kernels(read(model))).run(inputs)
     check_finite(outputs, "the reference kernels' outputs on golden inputs")
     return outputs
 

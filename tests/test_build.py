@@ -124,7 +124,7 @@ def test_dry_run_writes_nothing(workshop: Path) -> None:
     before = digest(workshop)
     done = run_cli("build", "small.keras", "--data", "digits.npz", "--out", "dry/bundle", "--dry-run", cwd=workshop)
     assert done.code == 0
-    assert "load -> baseline -> prune -> qat -> convert -> verify" in done.out
+    assert "load -> baseline -> prune -> qat -> convert -> slim -> verify" in done.out
     assert digest(workshop) == before
 
 

@@ -42,10 +42,14 @@ def test_the_manifest_of_a_measured_build_is_valid(manifest: dict[str, Any]) -> 
 
 def test_the_manifest_of_a_build_for_a_board_is_valid(digits_bundle: Path, tmp_path: Path) -> None:
     del digits_bundle  # its stages are in the cache
-    done = run_cli("build", "digits", "--recipe", "int8", "--target", "rpi4", "--out", "bundle", cwd=tmp_path)
+    command = ["build", "digits", "--recipe", "int8", "--target", "rpi4", "--pack", "xz", "--out", "bundle"]
+    done = run_cli(*command, cwd=tmp_path)
     assert done.code == 0, done.err
     manifest = read(tmp_path / "bundle")
     assert manifest["measurement"] is None
+    assert {row["latency_p50"] for row in manifest["techniques"]} == {None}
+    assert manifest["options"]["pack"] == "xz"
+    assert "model.tflite.xz" in manifest["files"]
     assert problems(manifest) == []
 
 
@@ -56,6 +60,7 @@ def test_the_manifest_of_a_build_without_labels_is_valid(digits_bundle: Path, tm
     manifest = read(tmp_path / "bundle")
     assert manifest["data"] is None
     assert manifest["model"]["format"] == "tflite"
+    assert manifest["layer_errors"] is None
     assert problems(manifest) == []
 
 
@@ -66,6 +71,34 @@ def test_a_figure_has_exactly_the_schemas_fields() -> None:
     validator = VALIDATOR.evolve(schema={**defs["figure"], "$defs": defs})
     assert validator.is_valid(figure)
     assert not validator.is_valid({**figure, "label": "sure"})
+
+
+@pytest.fixture
+def full(manifest: dict[str, Any]) -> dict[str, Any]:
+    """With all that a measured build may have: a search, operators of one model alone, a tensor past the limit."""
+    settings = {"channels": 0.5, "rank": 1.0, "sparsity": 1.0, "precision": "int8"}
+    trial = {"settings": settings, "accepted": True, "validation": 0.9, "drop": 0.1, "bytes": 9000, "seconds": 2.0,
+             "reason": ""}  # fmt: skip
+    failed = {**trial, "accepted": False, "validation": None, "drop": None, "bytes": None, "reason": "no channel left"}
+    lone = {"position": 3, "op": "PAD", "tensor": "pad", "shape": [1, 4], "reason": "no counterpart"}
+    found = copy.deepcopy(manifest)
+    found["search"] = {"metric": "accuracy", "max_drop": 0.6, "chosen": settings, "trials": [trial, failed]}
+    found["sparsity_note"] = "its zeros are in int8 weights"
+    errors = found["layer_errors"]
+    errors.update(only_a=[lone], only_b=[lone], outputs_alone=["boxes"], first=copy.deepcopy(errors["rows"][-1]))
+    return found
+
+
+def test_a_manifest_with_all_that_a_build_may_find_is_valid(full: dict[str, Any]) -> None:
+    assert problems(full) == []
+
+
+def _technique(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda m: m["techniques"][0].update(changes)
+
+
+def _tensor(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda m: m["layer_errors"]["rows"][0].update(changes)
 
 
 def _figure(field: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -94,12 +127,29 @@ WRONG: dict[str, Callable[[dict[str, Any]], None]] = {
     "a share over one": lambda m: m["inspection"]["sparsity"][0].update(zeros=50.0),
     "a distance in LSB": lambda m: next(iter(m["candidates"][0]["parity"].values())).update(lsb_histogram={"one": 1}),
     "io": lambda m: m.update(io="int4"),
+    "a packed form": lambda m: m["options"].update(pack="bzip2"),
+    "a technique's packed form": lambda m: m["techniques"][0]["packed"].update(rar=12),
+    "a technique without stages": _technique(stages=[]),
+    "a technique's size": _technique(bytes=0),
+    "a technique's latency": _technique(latency_p50="fast"),
+    "a technique's extra key": _technique(speedup=2),
+    "a tensor's position": _tensor(position=-2),
+    "a tensor's cosine": _tensor(cosine=1.5),
+    "a tensor's SNR": _tensor(snr_db="high"),
+    "a tensor's extra key": _tensor(rank=1),
+    "a limit": lambda m: m["layer_errors"]["limit"].update(cosine=0.9),
+    "the first tensor past the limit": lambda m: m["layer_errors"].update(first="conv"),
+    "an operator alone": lambda m: m["layer_errors"]["only_b"][0].update(index=1),
+    "a search without trials": lambda m: m["search"].update(trials=[]),
+    "a trial's drop": lambda m: m["search"]["trials"][0].update(drop="1%"),
+    "a trial's settings": lambda m: m["search"]["trials"][0].update(settings={"channels": [1]}),
+    "an empty note": lambda m: m.update(sparsity_note=""),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_found(what: str, manifest: dict[str, Any]) -> None:
-    broken = copy.deepcopy(manifest)
+def test_what_is_wrong_is_found(what: str, full: dict[str, Any]) -> None:
+    broken = copy.deepcopy(full)
     WRONG[what](broken)
     assert problems(broken)
 
@@ -131,11 +181,11 @@ def _slim(value: Any) -> Any:
     return [_slim(item) for item in value[:2]] if isinstance(value, list) else value
 
 
-def test_every_required_key_is_missed(manifest: dict[str, Any]) -> None:
-    manifest = _slim(manifest)
+def test_every_required_key_is_missed(full: dict[str, Any]) -> None:
+    manifest = _slim(full)
     assert problems(manifest) == []
     paths = _objects(VALIDATOR.schema, manifest)
-    assert len(paths) > 150
+    assert len(paths) > 250
     for *where, key in paths:
         broken = copy.deepcopy(manifest)
         place: Any = broken

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from edgecompile.artifact import TFLITE
 from edgecompile.report import charts, formats, render
 
-SECTIONS = ["comparison", "gates", "stages", "graph", "sparsity", "latency", "parity", "operators", "data",
-            "environment", "reproduce"]  # fmt: skip
+SECTIONS = ["comparison", "gates", "stages", "techniques", "graph", "sparsity", "latency", "parity", "layers",
+            "operators", "data", "environment", "reproduce"]  # fmt: skip
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 HOSTILE = "<script>alert('\"1\"')</script>"
 
@@ -32,7 +32,8 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.figures: dict[tuple[str, str], float] = {}
-        self._row = self._of = ""
+        self.rungs: dict[str, list[float]] = {}
+        self._row = self._of = self._rung = ""
         self.feed(text)
         self.close()
         assert self.open == []
@@ -43,6 +44,9 @@ class Page(HTMLParser):
         self.tags.append((tag, found))
         self._row = found.get("data-figure") or self._row
         self._of = found.get("data-of") or ("" if tag == "td" else self._of)
+        self._rung = (found.get("data-rung") or "") if tag == "tr" else self._rung
+        if tag == "data" and self._rung:
+            self.rungs.setdefault(self._rung, []).append(float(found["value"] or ""))
         if tag == "data" and self._of:
             self.figures[self._row, self._of] = float(found["value"] or "")
         if tag not in VOID:
@@ -82,9 +86,32 @@ def unmeasured(manifest: dict[str, Any]) -> dict[str, Any]:
     for record in changed["history"]:
         record["metrics"] = {k: v for k, v in record["metrics"].items() if not k.startswith("validation")}
     changed["figures"] = [f for f in changed["figures"] if f["name"] in ("file_size", "file_size_gzip", "macs")]
+    for row in changed["techniques"]:
+        row.update(latency_p50=None, validation=None)
     changed["optimization"].update(before={}, layers=[], summary={})
     changed["model"].update(format=TFLITE, layers=[], sha256="0" * 64)
     return {**changed, "measurement": None, "data": None}
+
+
+@pytest.fixture
+def pruned(manifest: dict[str, Any]) -> dict[str, Any]:
+    """As a recipe writes it that prunes before it quantizes, with --pack xz: the same file, easier to pack."""
+    changed = copy.deepcopy(manifest)
+    source = {f["name"]: f for f in changed["figures"] if f["of"] == "source"}
+    changed["figures"].append({**source["file_size"], "name": "file_size_xz", "value": 36_000})
+    changed["figures"].append({**source["file_size"], "name": "file_size_xz", "of": "model", "value": 12_000})
+    row = {
+        "stages": ["prune"],
+        "bytes": source["file_size"]["value"],
+        "packed": {"gzip": 25_000, "xz": 24_000},
+        "macs": source["macs"]["value"],
+        "latency_p50": source["latency_p50"]["value"],
+        "validation": 0.5,
+    }
+    changed["techniques"] = [row, *changed["techniques"]]
+    changed["options"]["pack"] = "xz"
+    changed["measurement"]["results"]["after-prune"] = changed["measurement"]["results"]["float-source"]
+    return changed
 
 
 def test_the_bundle_holds_the_page_of_its_manifest(digits_bundle: Path, manifest: dict[str, Any]) -> None:
@@ -174,6 +201,13 @@ def test_hostile_names_are_text(manifest: dict[str, Any]) -> None:
     assert HOSTILE in {attrs.get("title") for _, attrs in page.tags}
 
 
+def test_a_candidate_with_a_file_of_its_own_says_so(manifest: dict[str, Any]) -> None:
+    assert "file of its own" not in Page(render(manifest)).text
+    changed = copy.deepcopy(manifest)
+    changed["candidates"][1].update(file="candidates/sparse.tflite", bytes=12_345)
+    assert "It has a file of its own: candidates/sparse.tflite , 12.3 kB." in Page(render(changed)).text
+
+
 def test_a_failed_candidate_and_its_distance_in_lsb_are_shown(manifest: dict[str, Any]) -> None:
     changed = copy.deepcopy(manifest)
     candidate = changed["candidates"][1]
@@ -229,3 +263,178 @@ def test_shortened_names_keep_their_ends(text: str, most: int) -> None:
 )
 def test_ratios_say_which_way(before: float, after: float, expected: str) -> None:
     assert formats.ratio(before, after, "smaller", "larger") == expected
+
+
+def _figure(manifest: dict[str, Any], name: str) -> float:
+    return next(f["value"] for f in manifest["figures"] if (f["name"], f["of"]) == (name, "source"))
+
+
+def _row(technique: dict[str, Any]) -> list[float]:
+    packed = technique["packed"]
+    return [technique["validation"], technique["bytes"], packed["gzip"], packed["xz"], technique["macs"],
+            technique["latency_p50"]]  # fmt: skip
+
+
+def test_a_row_for_each_step_from_the_float_source_on(pruned: dict[str, Any]) -> None:
+    page = Page(render(pruned))
+    names = ("file_size", "file_size_gzip", "file_size_xz", "macs", "latency_p50")
+    baseline = next(r for r in pruned["history"] if r["stage"] == "baseline")["metrics"]["validation"]
+    assert list(page.rungs) == ["float source", "prune", "quantize", "slim"]
+    assert page.rungs["float source"] == [baseline, *(_figure(pruned, name) for name in names)]
+    for technique in pruned["techniques"]:
+        assert page.rungs[technique["stages"][-1]] == _row(technique)
+    # 36,000 B to 24,000 B, and from there on
+    quantized = pruned["techniques"][1]["packed"]["xz"]
+    assert "24.0 kB step 1.50× smaller so far 1.50× smaller" in page.text
+    step, total = f"{24_000 / quantized:.2f}× smaller", f"{36_000 / quantized:.2f}× smaller"
+    assert f"step {step} so far {total}" in page.text
+    assert f"step {formats.signed(100 * (0.5 - baseline), 2)} points" in page.text
+    assert "after-prune after a step" in page.text
+    results = pruned["measurement"]["results"].values()
+    assert f"{min(r['runs'] for r in results):,} runs each" in page.text
+
+
+def test_a_figure_that_is_missing_is_a_dash_with_its_reason(unmeasured: dict[str, Any]) -> None:
+    page = Page(render(unmeasured))
+    assert list(page.rungs) == ["float source", "quantize", "slim"]
+    assert page.rungs["slim"] == [v for v in _row(unmeasured["techniques"][-1]) if v is not None]
+    assert "Latency p50 –: not measured: there is no device." in page.text
+    assert "Metric –: not measured: there is no metric." in page.text
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (1.04, "Pruning bought packed bytes and no latency: the .tflite stays at"),
+        (0.95, "Pruning bought packed bytes and no latency:"),  # the next run may turn that around
+        (0.5, "Pruning bought packed bytes and latency:"),
+        (2.0, "It cost latency:"),
+        (None, "Its latency was not measured."),
+    ],
+)
+def test_what_sparsity_bought_is_said_plainly(pruned: dict[str, Any], factor: float | None, said: str) -> None:
+    row = pruned["techniques"][0]
+    row["latency_p50"] = None if factor is None else factor * row["latency_p50"]
+    text = Page(render(pruned)).text
+    assert said in text
+    assert "packed with xz it is 1.50× smaller" in text
+
+
+def test_sharing_weights_that_packs_no_better_is_said_too(pruned: dict[str, Any]) -> None:
+    pruned["techniques"][0].update(stages=["cluster"], packed={"gzip": 40_000, "xz": 36_000})
+    assert "Clustering bought no packed bytes and no latency" in Page(render(pruned)).text
+
+
+def test_slimming_stands_apart_from_compression(manifest: dict[str, Any]) -> None:
+    text = Page(render(manifest)).text
+    metrics = next(r for r in manifest["history"] if r["stage"] == "slim")["metrics"]
+    before, after = metrics["bytes_before"], metrics["bytes_after"]
+    assert f"Compression made {before / 1000:.1f} kB of" in text
+    assert f"Slimming left out {before - after:,} B" in text
+    for part, size in metrics["saved"].items():
+        assert f"{part} {size:,} B" in text
+    assert "its row and the one before share the latency" in text
+
+
+def test_a_search_marks_what_it_chose(manifest: dict[str, Any]) -> None:
+    settings = [{"channels": share, "rank": 1.0, "precision": "int8"} for share in (0.3, 0.6, 0.4, 0.2)]
+    outcomes: list[tuple[bool, float | None, int | None, str]] = [
+        (False, 3.0, 8_000, ""),
+        (True, 0.1, 12_000, ""),
+        (True, 0.2, 9_000, ""),
+        (False, None, None, "no channel is left"),
+    ]
+    trials = [
+        {"settings": s, "accepted": ok, "validation": 0.9, "drop": drop, "bytes": size, "seconds": 1.0, "reason": why}
+        for s, (ok, drop, size, why) in zip(settings, outcomes, strict=True)
+    ]
+    found = {"metric": "accuracy", "max_drop": 0.6, "chosen": settings[2], "trials": trials}
+    text = Page(render({**manifest, "search": found})).text
+    assert text.count("✓ chosen") == 1
+    assert "at most 0.6 was allowed here" in text
+    assert "3 channels 0.4, int8 0.9000 0.2 9,000 B 1.0 s ✓ chosen" in text
+    assert "1 channels 0.3, int8 0.9000 3 8,000 B 1.0 s drops too much" in text
+    assert "could not be made no channel is left" in text
+    assert "✓ chosen" not in Page(render({**manifest, "search": None})).text
+
+
+def test_the_sparsity_note_is_shown_where_there_is_one(manifest: dict[str, Any]) -> None:
+    note = "the zeros are in int8 weights & nowhere else"
+    assert note in Page(render({**manifest, "sparsity_note": note})).text
+    assert Page(render({**manifest, "sparsity_note": None})).text.count("None") == 0
+
+
+def test_each_tensor_has_its_error(manifest: dict[str, Any]) -> None:
+    found = manifest["layer_errors"]
+    page = Page(render(manifest))
+    assert f"on {found['samples']} golden inputs from the data" in page.text
+    for row in found["rows"]:
+        assert row["tensor"] in " ".join(attrs.get("title") or "" for _, attrs in page.tags)
+        assert f"{row['cosine']:.5f} {formats.number(row['max_abs'])} {formats.share(row['relative'])}" in page.text
+    steepest = found["steepest"]
+    assert f"Most is lost in one operator at {steepest['op']} {steepest['position']} (" in page.text
+    assert f"the SNR falls {steepest['fall_db']:.1f} dB" in page.text
+    assert found["first"] is None
+    assert "Every tensor is within an SNR of 10 dB." in page.text
+    worst = min(row["snr_db"] for row in found["rows"] if row["snr_db"] is not None)
+    assert page.text.count("dB, worst") == 2  # the chart and its description
+    assert f"{worst:.1f} dB, worst" in page.text
+
+
+def test_the_first_tensor_past_the_limit_is_named(manifest: dict[str, Any]) -> None:
+    changed = copy.deepcopy(manifest)
+    found = changed["layer_errors"]
+    for row, snr in zip(found["rows"][2:5], (9.0, -4.0, None), strict=True):
+        row.update(snr_db=snr, over=True, max_abs=3.0, relative=0.4)
+    found.update(first=copy.deepcopy(found["rows"][2]), parted=True)
+    text = Page(render(changed)).text
+    first = found["first"]
+    assert f"The first past an SNR of 10 dB is {first['op']} {first['position']} (" in text
+    assert "an SNR of 9.0 dB, a largest error of 40.0% of the tensor's range" in text
+    assert text.count("9.0 dB, first past the limit") == 2  # the chart and its description
+    # infinitely bad is worse than -4 dB: nothing of the signal is left
+    assert text.count("past the limit, worst") == 3  # in the chart, its description and the table
+    assert "The worst is" in text
+    assert "no signal is left" in text
+    assert "−4.0 dB, past the limit" in text
+
+
+def test_operators_without_a_counterpart_are_listed_in_a_fold(manifest: dict[str, Any]) -> None:
+    changed = copy.deepcopy(manifest)
+    lone = {"position": 7, "op": "CONV_2D", "tensor": "a/b/c", "shape": [1, 4], "reason": "its namesake differs"}
+    changed["layer_errors"].update(only_a=[lone], only_b=[{**lone, "op": "PAD"}], outputs_alone=["boxes"])
+    html = render(changed)
+    text = Page(html).text
+    assert "<details><summary>2 operators without a counterpart</summary>" in html
+    assert "float model 7 CONV_2D b/c 1×4 its namesake differs" in text
+    assert "bundle 7 PAD b/c" in text
+    assert "for lack of a counterpart: the outputs boxes" in text
+    assert "Most is lost on the way to" in text
+
+
+def test_many_tensors_are_folded_away(manifest: dict[str, Any]) -> None:
+    changed = copy.deepcopy(manifest)
+    rows = changed["layer_errors"]["rows"]
+    changed["layer_errors"]["rows"] = [{**rows[-1], "position": i, "tensor": f"m/layer_{i}/Relu"} for i in range(90)]
+    text = Page(render(changed)).text
+    assert "SNR of all 90 tensors" in text
+    assert "All 90 tensors as a table" in text
+    assert "layer_89/Relu" in text
+
+
+def test_a_build_that_compressed_nothing_says_so(unmeasured: dict[str, Any]) -> None:
+    unmeasured.update(layer_errors=None, techniques=[], search=None, sparsity_note=None)
+    unmeasured["history"] = [r for r in unmeasured["history"] if r["stage"] not in ("quantize", "slim")]
+    page = Page(render(unmeasured))
+    assert "Nothing was compressed, so there is no float model to compare with." in page.text
+    assert "The recipe changed nothing" in page.text
+    assert [attrs["id"] for _, attrs in page.tags if "id" in attrs] == SECTIONS
+
+
+@given(sizes=st.lists(st.tuples(st.integers(1, 10**9), st.none() | st.integers(1, 10**9)), min_size=1, max_size=8))
+def test_bars_of_sizes_stay_in_the_picture(sizes: list[tuple[int, int | None]]) -> None:
+    rows = [{"label": "a", "bytes": size, "packed": packed, "form": "xz"} for size, packed in sizes]
+    drawn = Page(charts.sizes(rows)).tags
+    edges = [float(a["x"] or 0) + float(a["width"] or 0) for tag, a in drawn if tag == "rect"]
+    assert len(edges) == len(sizes) + sum(packed is not None for _, packed in sizes)
+    assert max(edges) <= charts.WIDTH

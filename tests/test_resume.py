@@ -30,24 +30,25 @@ SCENARIOS = [
         "keras3-prune-qat",
         ("two.keras", "--data", "two.npz", "--recipe", "prune-qat"),
         {
-            "load": "[1/11] load",
-            "baseline": "[2/11] baseline",
-            "bridge": "[3/11] bridge",
+            "load": "[1/12] load",
+            "baseline": "[2/12] baseline",
+            "bridge": "[3/12] bridge",
             "prune": "epoch 3/8",
             "qat": "epoch 3/6",
-            "convert": "[6/11] convert",
-            "verify": "[7/11] verify",
-            "benchmark": "[8/11] benchmark",
-            "select": "[9/11] select",
-            "test": "[10/11] test",
-            "package": "[11/11] package",
+            "convert": "[6/12] convert",
+            "slim": "[7/12] slim",
+            "verify": "[8/12] verify",
+            "benchmark": "[9/12] benchmark",
+            "select": "[10/12] select",
+            "test": "[11/12] test",
+            "package": "[12/12] package",
         },
         trained={"prune": "epoch 8/8", "qat": "epoch 6/6"},
     ),
     Scenario(
         "digits-int8",
         ("digits", "--recipe", "int8"),
-        {"train": "epoch 12/30", "quantize": "[4/9] quantize"},
+        {"train": "epoch 12/30", "quantize": "[4/10] quantize"},
         trained={"train": "epoch 30/30"},
     ),
 ]
@@ -132,6 +133,8 @@ def timeless(bundle: Path) -> dict[str, Any]:
             del record["metrics"]
     for candidate in manifest["candidates"]:
         del candidate["latency_p50_ms"]
+    for rung in manifest["techniques"]:
+        del rung["latency_p50"]
     manifest["gates"] = [gate for gate in manifest["gates"] if gate["name"] != "latency"]
     timed = ("latency", "init_time", "peak_rss")
     manifest["figures"] = [f for f in manifest["figures"] if not f["name"].startswith(timed)]

@@ -10,8 +10,9 @@ from edgecompile.backends.base import Candidate
 from edgecompile.loaders.interpreter import Interpreted, own_signature
 from edgecompile.target import Target
 from edgecompile.task import Array
-from edgecompile.tflite_file import read
+from edgecompile.tflite_file import TfliteModel, read
 
+SPARSE_FILE = "sparse"  # the role of an artifact's file that has sparse weights (stages/sparse_form.py)
 XNNPACK, BUILTIN, REFERENCE = "xnnpack", "builtin", "reference"
 _RESOLVERS = {XNNPACK: "AUTO", BUILTIN: "BUILTIN_WITHOUT_DEFAULT_DELEGATES", REFERENCE: "BUILTIN_REF"}
 
@@ -22,11 +23,16 @@ class LiteRt:
         return None
 
     def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]:
+        """XNNPACK, LiteRT's own kernels, and XNNPACK on the sparse form where the artifact has one."""
         del target
-        return [
+        candidates = [
             Candidate(f"litert-{kernels}", "litert", artifact.model, threads, {"xnnpack": kernels == XNNPACK})
             for kernels in (XNNPACK, BUILTIN)
         ]
+        sparse = artifact.files.get(SPARSE_FILE)
+        if sparse is not None:
+            candidates.append(Candidate("litert-xnnpack-sparse", "litert", sparse, threads, {"xnnpack": True}))
+        return candidates
 
     def open(self, candidate: Candidate) -> LiteRtRunner:
         kernels = XNNPACK if candidate.config["xnnpack"] else BUILTIN
@@ -34,6 +40,12 @@ class LiteRt:
 
 
 BACKEND = LiteRt()
+
+
+def reference_kernels(model: TfliteModel) -> str:
+    """REFERENCE, or BUILTIN where weights have a scale a block: the reference kernels take these for zeros."""
+    constants = (t for graph in model.subgraphs for t in graph.tensors if t.is_constant)
+    return BUILTIN if any(t.dtype == "int4" and t.quantization is None for t in constants) else REFERENCE
 
 
 class LiteRtRunner:

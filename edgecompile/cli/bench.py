@@ -47,7 +47,7 @@ def command(
     """
     from edgecompile.bench import Options, bench
     from edgecompile.cli.display import make_display
-    from edgecompile.pipeline import Session
+    from edgecompile.session import Session
 
     options = Options(threads, kernels, runs, warmup, data)
     with make_display() as display, Session(display) as session:

@@ -44,6 +44,7 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option(
     "--recipe", metavar="R", help="See `edgecompile recipes list`. [default: the target's, by what data there is]"
 )
+@click.option("--teacher", metavar="MODEL", help="The model to distil from. [default: MODEL's own float weights]")
 @click.option("--max-drop", type=DROP, help="Largest drop of the test metric: 1%, or off. [default: 2%]")
 @click.option("--max-size", type=SIZE, help="Largest model.tflite: 96KiB, 98496.")
 @click.option("--max-latency", type=TIME, help="Largest median latency on the device: 5ms.")
@@ -56,6 +57,7 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
               help="Bound on training, in minutes.")  # fmt: skip
 @click.option("--custom", multiple=True, metavar="MODULE:NAME", help="A custom layer or function that the model needs.")
 @click.option("--allow-unsafe", is_flag=True, help="Accept models that carry code: Lambda layers, pickles.")
+@click.option("--pack", type=click.Choice(["xz", "gzip", "zstd"]), help="Also write the model in this packed form.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all randomness.")
 @click.option(
     "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write training logs there."
@@ -75,8 +77,9 @@ def command(**given: Any) -> None:
       edgecompile build my.keras --data my.npz --target rpi4 --max-drop 1%
     """
     from edgecompile.cli.summary import print_plan, print_summary
-    from edgecompile.pipeline import Session, build, make_plan
+    from edgecompile.pipeline import build, make_plan
     from edgecompile.request import BuildRequest, describe
+    from edgecompile.session import Session
 
     if not given["model"]:
         raise click.UsageError(f"MODEL is missing, on the command line and in {FILE}")
@@ -86,6 +89,7 @@ def command(**given: Any) -> None:
         target=given["target"],
         data=given["data"],
         recipe=given["recipe"],
+        teacher=given["teacher"],
         out=given["out"],
         max_drop="default" if drop is None else None if drop is DropOff else drop,
         max_size=given["max_size"],
@@ -98,6 +102,7 @@ def command(**given: Any) -> None:
         threads=given["threads"],
         budget_minutes=given["budget_minutes"],
         tensorboard=given["tensorboard"],
+        pack=given["pack"],
         remeasure=given["remeasure"],
         seed=given["seed"],
     )

@@ -29,7 +29,7 @@ def command(model: str, custom: tuple[str, ...], allow_unsafe: bool, as_json: bo
     from edgecompile.cli.display import make_display
     from edgecompile.examine import examine
     from edgecompile.loaders.base import LoadOptions
-    from edgecompile.pipeline import Session
+    from edgecompile.session import Session
 
     with make_display() as display, Session(display) as session:
         found = examine(model, LoadOptions(custom, allow_unsafe), session.worker, report=display.progress)

@@ -100,7 +100,7 @@ def train(
     """
     from edgecompile import builtin
     from edgecompile.cli.display import make_display
-    from edgecompile.pipeline import Session
+    from edgecompile.session import Session
 
     with make_display() as display, Session(display, verbose=verbose) as session:
         found = builtin.train(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,17 +10,14 @@ from rich.table import Table
 
 from edgecompile.manifest import find
 from edgecompile.pipeline import Built
-from edgecompile.report.formats import ratio
-from edgecompile.units import format_ms, format_size
+from edgecompile.report import techniques
+from edgecompile.report.formats import metric, ratio
+from edgecompile.report.techniques import LATENCY, SOURCE, Rung
+from edgecompile.units import format_count, format_ms, format_size
 
 _SIZE, _TIME = ("smaller", "larger"), ("faster", "slower")
-_ROWS = (
-    ("file_size", "size", format_size, _SIZE),
-    ("file_size_gzip", "size, gzip", format_size, _SIZE),
-    ("latency_p50", "latency p50", format_ms, _TIME),
-    ("latency_p90", "latency p90", format_ms, _TIME),
-    ("peak_rss", "peak RSS", lambda value: f"{value:.1f} MiB", ("less", "more")),
-)
+_STEPS = 6  # rows at most of what each step bought: the report has all
+_Row = tuple[str, str, Callable[[float], str], tuple[str, str]]
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:
@@ -36,21 +33,13 @@ def print_plan(plan: Mapping[str, Any]) -> None:
 def print_summary(built: Built) -> None:
     manifest = built.manifest
     console = Console(highlight=False)
-    table = Table(title=None, box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "float", manifest["recipe"]["name"], ""):
-        table.add_column(heading, justify="left" if not heading else "right")
-    metric = manifest["data"]["metric"] if manifest["data"] else None
-    if metric:
-        before, after = find(manifest, metric, "source"), find(manifest, metric, "model")
-        if before is not None and after is not None:
-            table.add_row(metric, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
-    for name, title, formatted, words in _ROWS:
-        before, after = find(manifest, name, "source"), find(manifest, name, "model")
-        if before is not None and after is not None:
-            table.add_row(title, formatted(before), formatted(after), ratio(before, after, *words))
     console.print()
-    console.print(table)
+    console.print(_comparison(manifest))
     console.print()
+    steps = _steps(manifest)
+    if steps is not None:
+        console.print(steps)
+        console.print()
     measured = manifest["measurement"]
     if measured:
         runs = measured["results"][manifest["winner"]["id"]]["runs"]
@@ -67,4 +56,68 @@ def print_summary(built: Built) -> None:
         console.print(f"{mark:<3}{gate['name']}: {gate['text']}", markup=False, soft_wrap=True)
     if built.ran == 0:
         console.print(f"nothing to do: all {built.cached} stages were done before", markup=False)
+    console.print(f"report: {built.out / 'report.html'}, each step and layer", markup=False, soft_wrap=True)
     console.print(f"bundle: {built.out}", markup=False, soft_wrap=True)
+
+
+def _comparison(manifest: Mapping[str, Any]) -> Table:
+    """The float source beside the bundle."""
+    table = Table(title=None, box=None, padding=(0, 2, 0, 0))
+    for heading in ("", "float", manifest["recipe"]["name"], ""):
+        table.add_column(heading, justify="left" if not heading else "right")
+    metric = manifest["data"]["metric"] if manifest["data"] else None
+    if metric:
+        before, after = find(manifest, metric, "source"), find(manifest, metric, "model")
+        if before is not None and after is not None:
+            table.add_row(metric, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+    for name, title, written, words in _rows(manifest):
+        before, after = find(manifest, name, "source"), find(manifest, name, "model")
+        if before is not None and after is not None:
+            table.add_row(title, written(before), written(after), ratio(before, after, *words))
+    return table
+
+
+def _rows(manifest: Mapping[str, Any]) -> list[_Row]:
+    """(figure, title, how it is written, words for less and more): the packed forms and MACs where they tell more."""
+    forms = [form for form in dict.fromkeys(("gzip", manifest["options"]["pack"])) if form]
+    macs = find(manifest, "macs", "source") != find(manifest, "macs", "model")
+    return [
+        ("file_size", "size", format_size, _SIZE),
+        *((f"file_size_{form}", f"size, {form}", format_size, _SIZE) for form in forms),
+        *([("macs", "MACs", format_count, ("fewer", "more"))] if macs else []),
+        (LATENCY, "latency p50", format_ms, _TIME),
+        ("latency_p90", "latency p90", format_ms, _TIME),
+        ("peak_rss", "peak RSS", lambda value: f"{value:.1f} MiB", ("less", "more")),
+    ]
+
+
+def _steps(manifest: Mapping[str, Any]) -> Table | None:
+    """What each step bought; None for a recipe with one, where the first table says all."""
+    rungs = techniques.ladder(manifest)
+    if sum(rung.stages != (techniques.SLIM,) for rung in rungs) <= 2:  # the source is one
+        return None
+    form = techniques.packed_form(manifest)
+    name = (manifest["data"] or {}).get("metric")
+    columns: Sequence[tuple[str, str, Callable[[float], str]]] = [
+        ("validation", name or "metric", metric),
+        ("bytes", "size", format_size),
+        (form, form, format_size),
+        ("macs", "MACs", format_count),
+        (LATENCY, "p50", format_ms),
+    ]
+    shown = [column for column in columns if _tells(rungs, column[0])]
+    table = Table(title=None, box=None, padding=(0, 2, 0, 0))
+    table.add_column("after")
+    for _, heading, _ in shown:
+        table.add_column(f"{heading}, validation" if heading == name else heading, justify="right")
+    left_out = max(0, len(rungs) - _STEPS)
+    for rung in [*rungs[:1], *rungs[1 + left_out :]]:
+        cells = (written(rung.values[key]) if key in rung.values else "-" for key, _, written in shown)
+        table.add_row("float" if rung.name == SOURCE else rung.name, *cells)
+    return table
+
+
+def _tells(rungs: Sequence[Rung], column: str) -> bool:
+    """Whether there is something to see: MACs only where they changed."""
+    values = {rung.values[column] for rung in rungs if column in rung.values}
+    return len(values) > (1 if column == "macs" else 0)

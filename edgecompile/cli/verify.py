@@ -24,7 +24,7 @@ def command(bundle: Path, data: str | None, as_json: bool, verbose: bool) -> Non
       edgecompile verify build/digits-host
     """
     from edgecompile.cli.display import make_display
-    from edgecompile.pipeline import Session
+    from edgecompile.session import Session
     from edgecompile.verify import verify
 
     with make_display() as display, Session(display, verbose=verbose) as session:

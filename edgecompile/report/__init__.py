@@ -30,6 +30,7 @@ def render(manifest: Mapping[str, Any]) -> str:
         seconds=units.format_seconds,
         count=units.format_count,
         date=formats.date,
+        metric=formats.metric,
         number=formats.number,
         plain=formats.plain,
         shape=formats.shape,

@@ -82,22 +82,59 @@ def timeline(stages: Sequence[tuple[str, float]]) -> Markup:
 
 
 def bars(
-    rows: Sequence[Mapping[str, Any]], title: str, *, maximum: float, kind: str = "blue", width: float = WIDTH
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    *,
+    maximum: float,
+    kind: str = "blue",
+    width: float = WIDTH,
+    mark: float | None = None,
 ) -> Markup:
-    """rows: [{label, value, text}], and a `tip` where the label alone doesn't say what it is."""
+    """rows: [{label, value, text}], a `tip` where the label alone doesn't say what it is, a `kind` where it differs.
+
+    mark: a value that a line is drawn at, for a limit.
+    """
     left = 0.36 * width
     longest = max((len(row["text"]) for row in rows), default=0) * CHARACTER + 10
     room = width - left - longest
     body: list[Markup] = []
+    if mark is not None and maximum:
+        x = left + room * mark / maximum
+        body.append(line(x, 0, x, len(rows) * ROW, "mark thin"))
     for i, row in enumerate(rows):
         y = i * ROW
         body.append(line(0, y + ROW, width, y + ROW, "grid"))
         body.append(text(0, y + 16, row["label"], most=int((left - 8) / CHARACTER)))
         length = room * row["value"] / maximum if maximum else 0
-        body.append(rect(left, y + 5, max(1.0, length), 14, kind if row["value"] else "grey", row.get("tip", "")))
+        colour = row.get("kind", kind) if row["value"] else "grey"
+        body.append(rect(left, y + 5, max(1.0, length), 14, colour, row.get("tip", "")))
         body.append(text(left + length + 6, y + 16, row["text"], "muted"))
     described = "; ".join(f"{row['label']}: {row['text']}" for row in rows[:40])
     return picture(width, len(rows) * ROW + 2, title, body, described)
+
+
+def sizes(rows: Sequence[Mapping[str, Any]]) -> Markup:
+    """rows: [{label, bytes, packed (None where unknown), form}]: the file as a wide bar, its packed form within it."""
+    most = max((max(row["bytes"], row["packed"] or 0) for row in rows), default=0) or 1
+    left, tall = 170.0, 36
+    texts = [
+        format_size(row["bytes"])
+        + ("" if row["packed"] is None else f", {format_size(row['packed'])} packed ({row['form']})")
+        for row in rows
+    ]
+    room = WIDTH - left - max(map(len, texts), default=0) * CHARACTER - 10
+    body: list[Markup] = []
+    for i, (row, label) in enumerate(zip(rows, texts, strict=True)):
+        y, length = i * tall, room * row["bytes"] / most
+        body.append(line(0, y + tall, WIDTH, y + tall, "grid"))
+        body.append(text(0, y + 22, row["label"], most=int((left - 8) / CHARACTER)))
+        body.append(rect(left, y + 6, length, 24, "pale", f"{row['bytes']:,} B"))
+        if row["packed"] is not None:
+            body.append(rect(left, y + 12, room * row["packed"] / most, 12, "orange", f"{row['packed']:,} B packed"))
+            length = max(length, room * row["packed"] / most)
+        body.append(text(left + length + 6, y + 22, label, "muted"))
+    described = "; ".join(f"{row['label']}: {label}" for row, label in zip(rows, texts, strict=True))
+    return picture(WIDTH, len(rows) * tall + 2, "File and packed size after each step", body, described)
 
 
 def parts(sizes: Mapping[str, int]) -> Markup:
@@ -138,7 +175,7 @@ def latencies(rows: Sequence[Mapping[str, Any]]) -> Markup:
         body.append(text(place(tick), bottom + 18, name, "muted", "middle"))
     for i, row in enumerate(rows):
         result, base = row["result"], (i + 1) * tall - 6
-        kind = {"winner": "blue", "float source": "grey"}.get(row["role"], "orange")
+        kind = {"winner": "blue", "float source": "grey", "after a step": "purple"}.get(row["role"], "orange")
         body.append(line(left, base, right, base, "axis"))
         body.append(text(0, base - 52, row["label"], "strong", most=32))
         body.append(text(0, base - 36, row["role"], "muted"))

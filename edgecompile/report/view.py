@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgecompile.report import formats
+from edgecompile.report import formats, layer_errors, techniques
 from edgecompile.units import format_count, format_ms, format_size
 
 LONG = 40  # rows: longer lists are folded away until asked for
@@ -46,11 +46,14 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of the template beside the manifest itself."""
     rows = comparison(manifest)
     layers = _layers_of_operators(manifest)
+    packed = f"file_size_{manifest['options']['pack'] or 'gzip'}"
     return {
         "rows": rows,
-        "cards": [row for row in rows if row.name in (_metric(manifest), "file_size", "file_size_gzip", "latency_p50")],
+        "cards": [row for row in rows if row.name in (_metric(manifest), "file_size", packed, "latency_p50")],
         "verdict": verdict(manifest["gates"]),
         "stages": stages(manifest),
+        "techniques": techniques.page(manifest, _latency_reason(manifest)),
+        "layer_errors": layer_errors.page(manifest),
         "layers_of": layers,
         "sparsity": sparsity(manifest, layers),
         "types": types(manifest["optimization"]),
@@ -89,7 +92,11 @@ def comparison(manifest: Mapping[str, Any]) -> list[Row]:
     specs: list[tuple[str, str, Callable[[float], str], tuple[str, str], str]] = [
         (metric, title, formats.metric, ("lower", "higher"), _gate_text(manifest, "accuracy", "not measured")),
         ("file_size", "File size", format_size, larger, "not measured"),
-        ("file_size_gzip", "File size, gzip", format_size, larger, "not measured"),
+        *(
+            (f"file_size_{form}", f"File size, {form}", format_size, larger, "not measured")
+            for form in ("gzip", "xz", "zstd")
+            if form == "gzip" or any(figure["name"] == f"file_size_{form}" for figure in manifest["figures"])
+        ),
         ("macs", "MACs", format_count, ("fewer", "more"), "not measured"),
         ("latency_p50", "Latency p50", format_ms, slower, latency),
         ("latency_p90", "Latency p90", format_ms, slower, latency),
@@ -198,7 +205,10 @@ def _layers_of_operators(manifest: Mapping[str, Any]) -> dict[int, list[str]]:
 
 
 def sparsity(manifest: Mapping[str, Any], layers: Mapping[int, list[str]]) -> dict[str, Any]:
-    """`rows` by weight tensor in the order of the operators, named after layers, and the `overall` share."""
+    """`rows` by weight tensor in the order of the operators, named after layers, and the `overall` share.
+
+    note: why the zeros make it no faster, None where there is nothing to say.
+    """
     weights = manifest["inspection"]["sparsity"]
     users: dict[tuple[int, int], Mapping[str, Any]] = {}
     for operator in manifest["inspection"]["operators"]:
@@ -227,6 +237,7 @@ def sparsity(manifest: Mapping[str, Any], layers: Mapping[int, list[str]]) -> di
         "overall": zeros / elements if elements else None,
         "elements": elements,
         "pruned": any(record["stage"] == "prune" for record in manifest["history"]),
+        "note": manifest.get("sparsity_note"),
     }
 
 
@@ -267,16 +278,17 @@ def device(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def latencies(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """[{label, role, result}]: the float source first, then the winner, then the others."""
+    """[{label, role, result}]: the float source first, then the model after steps, the winner, the others."""
     if manifest["measurement"] is None:
         return []
-    ids = {candidate["id"] for candidate in manifest["candidates"]}
-    winner = manifest["winner"]["id"]
+    roles = {f"after-{row['stages'][-1]}": "after a step" for row in manifest["techniques"]}
+    roles |= {candidate["id"]: "candidate" for candidate in manifest["candidates"]}
+    roles[manifest["winner"]["id"]] = "winner"
 
     def role(name: str) -> str:
-        return "winner" if name == winner else "candidate" if name in ids else "float source"
+        return roles.get(name, "float source")
 
-    order = ("float source", "winner", "candidate")
+    order = ("float source", "after a step", "winner", "candidate")
     found = [
         {"label": name, "role": role(name), "result": result}
         for name, result in manifest["measurement"]["results"].items()

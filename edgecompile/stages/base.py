@@ -46,7 +46,8 @@ class Context:
     """`out`: empty folder for new files. `work`: folder that survives a kill, for checkpoints.
 
     `io`: "float" or "int8", the type of the bundle's inputs and outputs. `budget_seconds`: this stage's
-    share of the training budget, or None. `task` is None where the user gave no data.
+    share of the training budget, or None. `task` is None where the user gave no data. `teacher`: the float Keras
+    model that distillation takes, where a stage `uses` it.
     """
 
     out: Path
@@ -58,6 +59,7 @@ class Context:
     budget_seconds: float | None
     tensorboard: Path | None
     report: Callable[[Progress], None]
+    teacher: Artifact | None = None
 
     def load(self, artifact: Artifact) -> SourceModel:
         """The artifact's model in memory, by the loader of its kind."""
@@ -83,7 +85,8 @@ class Stage(Protocol):
     """`accepts`: kinds of artifact it takes; `makes`: the kind it gives for each; `needs`: the data it wants.
 
     `judged`: the validation metric is taken after it; `tensorflow`: it works with TensorFlow.
-    `uses` names what else its result depends on ("task", "io", "budget") and so belongs to its cache key.
+    `uses` names what else its result depends on ("task", "io", "options", "budget", "teacher", "device") and so
+    belongs to its cache key.
     """
 
     @property

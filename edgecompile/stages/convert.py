@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from edgecompile import promises
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature
 from edgecompile.backends.litert import REFERENCE, LiteRtRunner
 from edgecompile.errors import CompressionGateError, ConversionError
 from edgecompile.loaders.base import SourceModel, call_keras
+from edgecompile.quantization_aware import load_quantization_aware
 from edgecompile.stages.base import NOTHING, Context, Outcome
 from edgecompile.stages.evaluate import golden_inputs
-from edgecompile.stages.qat import load_quantization_aware
 from edgecompile.tflite_file import TfliteModel, in_order, read
 
-_SLACK = 0.01
 _FAITHFUL = 1e-3  # of the output's range: float32 summed in another order, through many layers
 
 
@@ -49,13 +48,10 @@ class Convert:
         if names(result.signature) != names(artifact.signature):
             result = read(in_order(result, artifact.signature, path))
         metrics: dict[str, Any] = {"bytes": path.stat().st_size}
-        notes: tuple[str, ...] = ()
         if artifact.kind == QAT:
             _check_integer(result)
-            metrics["sparsity"] = found = _check_sparsity(result, artifact.meta["sparse_layers"])
-            lost = sorted(set(artifact.meta["sparse_layers"]) - set(found))
-            notes = (f"sparsity not checked, the converter merged them: {', '.join(lost)}",) if lost else ()
-        return Outcome(TFLITE, {"model": path}, result.signature, metrics, notes)
+            metrics["kept"] = promises.check(result, artifact.meta["promised"])
+        return Outcome(TFLITE, {"model": path}, result.signature, metrics)
 
 
 def names(signature: Signature) -> tuple[list[str], list[str]]:
@@ -66,33 +62,6 @@ def _check_integer(model: TfliteModel) -> None:
     """The converter leaves weights in float where it finds no ranges, and says nothing."""
     if not any(t.is_constant and t.dtype == "int8" for t in model.main.tensors):
         raise CompressionGateError("no weight of the quantization-aware model became int8", hint="take recipe int8")
-
-
-def _check_sparsity(model: TfliteModel, promised: Mapping[str, float]) -> dict[str, float]:
-    """Zeros by layer in the file's own int8 weights: at least what pruning left, or an error that names the layer."""
-    found = {}
-    for layer, share in promised.items():
-        weights = [t for t in model.main.tensors if t.is_constant and t.dtype == "int8" and _names(t.name, layer)]
-        if not weights:
-            continue
-        # A layer has one kernel, or is made of several matrices, each of which has to keep its zeros.
-        found[layer] = min(model.sparsity(t).zeros for t in weights)
-        if found[layer] < share - _SLACK:
-            raise CompressionGateError(
-                f"layer {layer!r} came with {share:.1%} zeros, and its int8 weights have {found[layer]:.1%}",
-                hint="report it: the quantization scheme lost the sparsity",
-            )
-    if promised and not found:
-        raise CompressionGateError(
-            f"none of the sparse layers was found in the .tflite: {', '.join(promised)}",
-            hint="report it: the converter changed all names, so the sparsity can't be checked",
-        )
-    return found
-
-
-def _names(tensor: str, layer: str) -> bool:
-    """Whether the converter named the tensor after the layer or its quantization-aware wrapper."""
-    return bool({layer, f"quant_{layer}"} & set(re.split("[/;:]", tensor)))
 
 
 Serve = Callable[[Sequence[Any]], Sequence[Any]]

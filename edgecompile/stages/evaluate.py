@@ -14,7 +14,7 @@ from edgecompile import compare
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature, TensorInfo
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
-from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
+from edgecompile.backends.litert import XNNPACK, LiteRtRunner, reference_kernels
 from edgecompile.data import check_labels
 from edgecompile.errors import DataError, NonFiniteError
 from edgecompile.loaders.interpreter import QUANTIZED, dequantize, quantize
@@ -83,7 +83,7 @@ class Parity:
         with np.load(self.golden) as saved:
             stored = {name: saved[name] for name in saved.files}
         inputs = {k.removeprefix("inputs/"): v for k, v in stored.items() if k.startswith("inputs/")}
-        reference = LiteRtRunner(artifact.model, REFERENCE).run(inputs)
+        reference = LiteRtRunner(artifact.model, reference_kernels(read(artifact.model))).run(inputs)
         check_finite(reference, "the converted model's outputs on golden inputs")
         path = ctx.out / "golden.npz"
         save_arrays(path, {**stored, **prefixed("reference", reference)})
@@ -248,7 +248,7 @@ def keras_predictor(model: Any, signature: Signature) -> Any:
 def predictor(artifact: Artifact, ctx: Context) -> Any:
     """`predict(x) -> outputs` for an artifact of any kind."""
     if artifact.kind == QAT:
-        from edgecompile.stages.qat import load_quantization_aware
+        from edgecompile.quantization_aware import load_quantization_aware
 
         return keras_predictor(load_quantization_aware(artifact, ctx), artifact.signature)
     if artifact.kind == TFLITE:

@@ -1,136 +1,165 @@
-"""Magnitude pruning with TF-MOT: the smallest weights of each layer become zero while the rest train on."""
+"""Unstructured pruning: the weights that matter least become zero while the rest trains on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from edgecompile.artifact import KERAS, Artifact
 from edgecompile.errors import CompressionGateError
 from edgecompile.loaders.base import save_keras
-from edgecompile.stages.base import TRAINING, Context, Outcome, require
-from edgecompile.stages.trainable import changed_weights, train, trainable_model, training_metrics
-from edgecompile.training import Hooks, Schedule
+from edgecompile.pruning.kernels import DENSE, POLICIES, PRUNE, Kernel, find_kernels
+from edgecompile.pruning.masks import (
+    ELEMENT,
+    GLOBAL,
+    LAYER,
+    SCOPES,
+    STRUCTURES,
+    TWO_OF_FOUR,
+    Array,
+    Mask,
+    keep_masks,
+    promised_units,
+    zero_units,
+)
+from edgecompile.pruning.pruner import Pruner
+from edgecompile.pruning.saliency import MAGNITUDE, SALIENCIES, TAYLOR
+from edgecompile.pruning.schedule import CONSTANT, POLYNOMIAL, SCHEDULES, mask_updates
+from edgecompile.stages.base import Context, Outcome, require
+from edgecompile.stages.trainable import TrainedStage, changed_weights, train, trainable_model, training_metrics
 
-_MASK_UPDATES = 100  # how often the masks are recomputed on the way: each is a sort of every kernel
-_SLACK = 0.01  # ties at the threshold; and a kernel of few weights can't have any share exactly
+_LEAST = 0.1  # of the average density: what scope "global" leaves every kernel
 
 
-@dataclass(frozen=True)
-class Prune:
-    """Polynomial-decay schedule of Zhu and Gupta, "To prune, or not to prune" (2017), section 3.
+@dataclass(frozen=True, kw_only=True)
+class Prune(TrainedStage):
+    """Zeros in the kernels of a model, in the pattern and the places that the recipe asks for.
 
-    sparsity: share of zeros in every pruned kernel at the end, reached after `ramp` of the steps; the rest of
-    the training lets the model recover. Depthwise kernels, which TF-MOT leaves alone, and biases stay dense.
+    sparsity: share of zeros in the pruned kernels at the end.
+    pruning_schedule: "polynomial" rises to it from `begin` to `ramp`, shares of all steps (Zhu and Gupta, "To prune,
+        or not to prune" (2017), section 3); the rest lets the model recover. "constant" prunes all at once at `begin`.
+    scope: "layer" gives every kernel that sparsity. "global" compares the weights of all kernels and gives it to them
+        as a whole; each keeps a tenth of the average density at least, so none is cut off.
+    saliency: what goes first: small weights ("magnitude"), or those that the loss depends on least ("taylor",
+        pruning/saliency.py).
+    structure: what is zeroed together: a weight ("element"), blocks "1x16" or "4x4", or two of four ("2:4"), all of
+        them in the deployed weights, [outputs, height, width, inputs]. Blocks are 16 neighbouring input channels, or 4
+        output by 4 input channels; each 4 neighbouring input channels of 2:4 have two zeros. Layers whose channels
+        don't divide into them stay dense.
+    depthwise: "dense" leaves depthwise kernels alone, which have few weights and need most; "prune" takes them too.
+    first_last: "dense" leaves the first and the last layer alone.
+    l1: weight in the loss of the sum of all pruned kernels' magnitudes; 0: none.
     """
 
     name: ClassVar[str] = "prune"
     accepts: ClassVar[Mapping[str, str]] = {KERAS: KERAS}
-    judged: ClassVar[bool] = True
-    tensorflow: ClassVar[bool] = True
-    needs: ClassVar[str] = TRAINING
-    uses: ClassVar[frozenset[str]] = frozenset({"task", "budget"})
 
     sparsity: float = 0.5
+    pruning_schedule: str = POLYNOMIAL
+    begin: float = 0.0
     ramp: float = 0.6
-    epochs: int = 8
-    learning_rate: float = 0.001
-    batch_size: int = 32
+    scope: str = LAYER
+    saliency: str = MAGNITUDE
+    structure: str = ELEMENT
+    depthwise: str = DENSE
+    first_last: str = PRUNE
+    l1: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        half = self.structure == TWO_OF_FOUR
+        blind = self.saliency == TAYLOR and self.pruning_schedule == CONSTANT
         require(
             self.name,
             sparsity=(self.sparsity, 0 < self.sparsity < 1, "a share between 0 and 1"),
+            pruning_schedule=(self.pruning_schedule, self.pruning_schedule in SCHEDULES, _one_of(SCHEDULES)),
             ramp=(self.ramp, 0 < self.ramp <= 1, "a share above 0, at most 1"),
+            begin=(self.begin, 0 <= self.begin < self.ramp, "a share from 0, less than ramp"),
+            scope=(self.scope, self.scope in SCOPES, _one_of(SCOPES)),
+            saliency=(self.saliency, self.saliency in SALIENCIES, _one_of(SALIENCIES)),
+            structure=(self.structure, self.structure in STRUCTURES, _one_of(STRUCTURES)),
+            depthwise=(self.depthwise, self.depthwise in POLICIES, _one_of(POLICIES)),
+            first_last=(self.first_last, self.first_last in POLICIES, _one_of(POLICIES)),
+            l1=(self.l1, self.l1 >= 0, "0 or more"),
         )
-        _ = self.schedule  # checks itself
-
-    @property
-    def schedule(self) -> Schedule:
-        return Schedule(self.epochs, self.learning_rate, self.batch_size)
+        require(
+            self.name,
+            sparsity=(self.sparsity, not half or self.sparsity == 0.5, "0.5 where structure is '2:4'"),
+            scope=(self.scope, not half or self.scope == LAYER, "'layer' where structure is '2:4'"),
+            begin=(self.begin, not blind or self.begin > 0, "more than 0: 'taylor' needs steps to see gradients in"),
+        )
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
-        import tensorflow_model_optimization as tfmot
-
         model = trainable_model(artifact, ctx)
         before = [v.numpy() for v in model.trainable_variables]
-        # Begin and end are in steps, known once the trainer has fixed the number of epochs (see _hooks).
-        decay = tfmot.sparsity.keras.PolynomialDecay(0.0, self.sparsity, begin_step=0, end_step=10**9, frequency=1)
-        wrapped, pruned, dense = self._wrap(model, decay)
-        if not pruned:
+        kernels, dense = find_kernels(model, self.structure, depthwise=self.depthwise, first_last=self.first_last)
+        left = ", ".join(f"{name} ({reason})" for name, reason in dense.items())
+        if not kernels:
             raise CompressionGateError(
-                "there is no layer in this model that TF-MOT can prune", hint="take a recipe without pruning"
+                f"there is no layer in this model that can be pruned: {left or 'none has a kernel'}",
+                hint="take another structure, or a recipe without pruning",
             )
-        result = train(wrapped, artifact.signature, self.schedule, ctx, self._hooks(wrapped, decay))
-        stripped = tfmot.sparsity.keras.strip_pruning(wrapped)
-        zeros = {name: self._zeros(stripped.get_layer(name)) for name in pruned}
+        if left:
+            ctx.say(f"not pruned: {left}")
+        pruner = Pruner(kernels, self._masks, self._updates, self.saliency, self.l1)
+        result = train(model, artifact.signature, self.schedule, ctx, pruner.hooks())
+        zeros = {"sparsity": self._check(kernels), "sparsity_total": _share(kernels)}
         path = ctx.out / "model.keras"
-        save_keras(stripped, path)
-        after = [v.numpy() for v in stripped.trainable_variables]
-        metrics = {**training_metrics(result), **changed_weights(before, after), "sparsity": zeros}
-        notes = (f"not pruned: {', '.join(dense)}",) if dense else ()
+        save_keras(model, path)
+        after = [v.numpy() for v in model.trainable_variables]
+        metrics = {**training_metrics(result), **changed_weights(before, after), **zeros}
+        notes = (f"not pruned: {left}",) if left else ()
         return Outcome(KERAS, {"model": path}, artifact.signature, metrics, notes)
 
-    def _wrap(self, model: Any, schedule: Any) -> tuple[Any, list[str], list[str]]:
-        """(model with pruning wrappers, names of pruned layers, names of layers with kernels left dense)."""
-        import tf_keras
-        from tensorflow_model_optimization.python.core.sparsity.keras import prune_registry, pruning_wrapper
+    @property
+    def _least(self) -> float:
+        return _LEAST * (1 - self.sparsity)
 
-        pruned: list[str] = []
-        dense: list[str] = []
+    def _masks(self, saliencies: Sequence[Array], sparsity: float) -> list[Mask]:
+        return keep_masks(saliencies, self.structure, sparsity, self.scope, self._least)
 
-        def wrap(layer: Any) -> Any:
-            registry = prune_registry.PruneRegistry
-            if registry.supports(layer) and registry._weight_names(layer):
-                pruned.append(layer.name)
-                return pruning_wrapper.PruneLowMagnitude(layer, pruning_schedule=schedule)
-            if any("kernel" in w.name for w in layer.trainable_weights):
-                dense.append(layer.name)
-            return layer
+    def _updates(self, steps: int) -> dict[int, float]:
+        return mask_updates(self.pruning_schedule, self.sparsity, steps, self.begin, self.ramp)
 
-        return tf_keras.models.clone_model(model, clone_function=wrap), pruned, dense
+    def _check(self, kernels: Sequence[Kernel]) -> dict[str, float]:
+        """Share of zeros by layer, in its kernel that has fewest. What was promised is checked on the weights.
 
-    def _hooks(self, wrapped: Any, schedule: Any) -> Hooks:
-        """TF-MOT does this in a Keras callback; our training loop has hooks of its own."""
-        layers = [layer for layer in wrapped.layers if hasattr(layer, "pruning_obj")]
-
-        def planned(steps: int) -> None:
-            ramp = max(1, int(steps * self.ramp))
-            schedule.frequency = max(1, ramp // _MASK_UPDATES)
-            schedule.end_step = ramp // schedule.frequency * schedule.frequency
-
-        def start() -> None:
-            for layer in layers:
-                if int(layer.pruning_step) < 0:
-                    layer.pruning_step.assign(0)
-
-        def mask() -> None:
-            for layer in layers:
-                layer.pruning_obj.weight_mask_op()
-
-        return Hooks(planned, start, mask)
-
-    def _zeros(self, layer: Any) -> float:
-        """Share of zeros in the layer's kernels, the least of them. TF-MOT says nothing where its schedule never
-        fired: the promise is checked on the weights."""
-        least = 1.0
-        for kernel in _kernels(layer):
-            share = float(np.mean(kernel == 0))
-            least = min(least, share)
-            if share < self.sparsity - max(_SLACK, 1 / kernel.size):
-                raise CompressionGateError(
-                    f"prune promised {self.sparsity:.0%} zeros; layer {layer.name!r} has {share:.1%}",
-                    hint="give more epochs, so that the pruning schedule ends",
-                )
-        return least
+        Errors: CompressionGateError that names the layer whose pattern or whose number of zeros is another.
+        """
+        weights = [kernel.view(kernel.variable.numpy()) for kernel in kernels]
+        found = [zero_units(w, self.structure) for w in weights]
+        promised = promised_units([total for _, total in found], self.structure, self.sparsity, self.scope, self._least)
+        what = {ELEMENT: "zeros", TWO_OF_FOUR: "groups with two zeros"}.get(self.structure, "blocks of zeros")
+        if self.scope == GLOBAL:
+            count, total = sum(c for c, _ in found), sum(t for _, t in found)
+            if count < promised[0]:
+                raise _broken(f"{promised[0]} {what} in {total} over all layers, the model has {count}")
+        else:
+            for kernel, (count, total), wanted in zip(kernels, found, promised, strict=True):
+                if count < wanted:
+                    raise _broken(f"{wanted} {what} in {total}, layer {kernel.layer!r} has {count}")
+        zeros: dict[str, float] = {}
+        for kernel, w in zip(kernels, weights, strict=True):
+            if not np.any(w):
+                raise _broken(f"weights left in every layer, {kernel.layer!r} has none")
+            zeros[kernel.layer] = min(zeros.get(kernel.layer, 1.0), float(np.mean(w == 0)))
+        return zeros
 
 
-def _kernels(layer: Any) -> list[Any]:
-    """The weights of the layer that TF-MOT prunes: for a separable convolution or an LSTM not just the first."""
-    from tensorflow_model_optimization.python.core.sparsity.keras import prune_registry
+def _share(kernels: Sequence[Kernel]) -> float:
+    """Zeros among all weights of the kernels."""
+    weights = [kernel.variable.numpy() for kernel in kernels]
+    return float(sum(np.sum(w == 0) for w in weights) / sum(w.size for w in weights))
 
-    weights: list[Any] = prune_registry.PruneRegistry.make_prunable(layer).get_prunable_weights()
-    return [np.asarray(w) for w in weights]
+
+def _broken(what: str) -> CompressionGateError:
+    return CompressionGateError(
+        f"prune promised {what}", hint="give more epochs, so that the schedule ends, or a lower sparsity"
+    )
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return " or ".join(map(repr, names))

@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from edgecompile.artifact import TFLITE, Artifact
-from edgecompile.errors import CompressionGateError, ConversionError, RecipeError
-from edgecompile.stages.base import NOTHING, REPRESENTATIVE, Context, Outcome, Progress, require
-from edgecompile.task import align
-from edgecompile.tflite_file import TfliteModel, read
-
-FLOAT16 = "float16"
-RANGES = ("min_max", "moving_average")
-SCHEMES = (
-    FLOAT16,
-    "dynamic_wi8_afp32",
-    "dynamic_wi4_afp32",
-    "weight_only_wi8_afp32",
-    "weight_only_wi4_afp32",
-    "static_wi8_ai8",
-    "static_wi8_ai16",
-)
-_FLOAT16_CONFIG = {
-    "weight_tensor_config": {"num_bits": 16, "symmetric": True, "granularity": "TENSORWISE", "dtype": "FLOAT"},
-    "compute_precision": "FLOAT",
-    "explicit_dequantize": True,
-    "skip_checks": False,
-    "min_weight_elements": 0,
-}
+from edgecompile.errors import CompressionGateError
+from edgecompile.quantization import SCHEMES, Deviation, FloatModel, Override, Place, assign, deviations
+from edgecompile.quantization.calibration import MIN_MAX, RANGES, draw
+from edgecompile.quantization.engine import check_weights
+from edgecompile.quantization.operators import applies
+from edgecompile.quantization.schemes import is_static
+from edgecompile.stages.base import NOTHING, REPRESENTATIVE, Context, Outcome, require
 
 
 @dataclass(frozen=True)
 class Quantize:
     """scheme: one of SCHEMES, a recipe of ai-edge-quantizer by its name (`static_wi8_ai8`: int8 weights and
-    activations, `dynamic_wi8_afp32`: int8 weights, ...) or `float16`.
+    activations, `dynamic_wi8_afp32`: int8 weights, activations quantized while running, `weight_only_wi8_afp32`:
+    int8 weights, float arithmetic, ...) or `float16`.
 
     samples: how many training samples calibrate the activations' ranges, drawn with the build's seed.
     ranges: "min_max" takes the widest range over all samples, "moving_average" smooths over them and so clips
     what is rare (keyword spotting lost 1.5 points more by it).
-    float_ops: "allow" names operators that stayed in float; "refuse" makes them an error.
+    float_ops: "allow" names operators that stayed in float, or for which an override's scheme doesn't exist;
+    "refuse" makes them an error.
+    overrides: another scheme for some operators, the last that matches wins.
     """
 
     name: ClassVar[str] = "quantize"
@@ -54,8 +37,9 @@ class Quantize:
 
     scheme: str
     samples: int = 500
-    ranges: str = "min_max"
+    ranges: str = MIN_MAX
     float_ops: str = "allow"
+    overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
         known = ("allow", "refuse")
@@ -69,118 +53,56 @@ class Quantize:
 
     @property
     def static(self) -> bool:
-        return self.scheme.startswith("static")
+        """Whether the model as a whole is an integer model, and so may have integer inputs and outputs."""
+        return is_static(self.scheme)
+
+    @property
+    def _calibrated(self) -> bool:
+        return any(is_static(scheme) for scheme in (self.scheme, *(o.scheme for o in self.overrides)))
 
     @property
     def needs(self) -> str:
-        return REPRESENTATIVE if self.static else NOTHING
+        return REPRESENTATIVE if self._calibrated else NOTHING
 
     @property
     def uses(self) -> frozenset[str]:
-        return frozenset({"task", "io"}) if self.static else frozenset({"io"})
+        return frozenset({"task", "io"}) if self._calibrated else frozenset({"io"})
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
-        from ai_edge_quantizer import quantizer
-
-        source = read(artifact.model)
-        _refuse_quantized(source)
-        engine = quantizer.Quantizer(str(artifact.model))
+        model = FloatModel(artifact.model)
+        others, impossible = assign(self.overrides, model.places)
+        if self._calibrated:
+            model.calibrate(draw(ctx, artifact.signature, self.samples), self.ranges, ctx)
         path = ctx.out / "model.tflite"
-        try:
-            engine.load_quantization_recipe(_entries(self.scheme, ctx.io))
-            calibration = None
-            if engine.need_calibration:
-                key = source.signatures[0].key
-                calibration = self._calibrate(
-                    engine, artifact.model, {key: _Samples(self._samples(artifact, ctx), ctx)}
-                )
-            engine.quantize(calibration).export_model(str(path), overwrite=True)
-        except (ValueError, RuntimeError, KeyError, NotImplementedError) as problem:
-            raise ConversionError(
-                f"ai-edge-quantizer refused the model: {str(problem).strip().splitlines()[0][:400]}",
-                hint="another recipe (dynamic, float16), or another scheme in a recipe of your own",
-            ) from problem
-        result = read(path)
-        left = self._check(result)
-        metrics = {"bytes": path.stat().st_size, "ops_left_float": left}
-        notes = (f"operators left in float: {', '.join(left)}",) if left else ()
+        result = model.quantize(self.scheme, ctx.io, others, path)
+        check_weights(result, self.scheme)
+        asked = {place: self.scheme for place in model.places if applies(place, self.scheme)} | others
+        wrong = deviations(model.file, result, asked)
+        left = [deviation.label for deviation in wrong if deviation.float_left]
+        notes = self._judged(wrong, impossible)
+        metrics: dict[str, Any] = {"bytes": path.stat().st_size, "ops_left_float": left}
+        if others:
+            metrics["overridden"] = {place.label: scheme for place, scheme in others.items()}
         return Outcome(TFLITE, {"model": path}, result.signature, metrics, notes)
 
-    def _calibrate(self, engine: Any, model: Path, samples: dict[str, _Samples]) -> Any:
-        from ai_edge_quantizer import calibrator
-        from ai_edge_quantizer.utils import qsv_utils
-
-        updates = dict(zip(RANGES, (qsv_utils.min_max_update, qsv_utils.moving_average_update), strict=True))
-        # Quantizer.calibrate() does the same, but leaves no choice of how ranges of samples are joined.
-        calibration = calibrator.Calibrator(model.read_bytes(), num_threads=1, qsv_update_func=updates[self.ranges])
-        calibration.calibrate(samples, engine._recipe_manager)
-        return calibration.get_model_qsvs()
-
-    def _samples(self, artifact: Artifact, ctx: Context) -> list[dict[str, Any]]:
-        fit, _ = ctx.require_task().split(ctx.seed)
-        chosen = np.random.default_rng(ctx.seed).permutation(len(fit))[: self.samples]
-        x = align(fit.take(chosen).x, artifact.signature.inputs)
-        dtypes = {spec.name: spec.dtype for spec in artifact.signature.inputs}
-        return [{k: a[i : i + 1].astype(dtypes[k]) for k, a in x.items()} for i in range(len(chosen))]
-
-    def _check(self, result: TfliteModel) -> list[str]:
-        """The quantizer skips what its policy doesn't cover and says nothing: look at the result itself."""
-        tensors = [t for graph in result.subgraphs for t in graph.tensors]
-        if not any(t.is_constant and t.dtype not in ("float32", "int32", "int64", "bool") for t in tensors):
+    def _judged(self, wrong: Sequence[Deviation], impossible: Sequence[tuple[Place, str]]) -> tuple[str, ...]:
+        """Notes on what isn't as asked; CompressionGateError where that is more than the recipe allows."""
+        broken = [d for d in wrong if not d.float_left]
+        if broken:
+            what = ", ".join(f"{d.label}: {d.asked} was asked, received {d.found}" for d in broken)
             raise CompressionGateError(
-                f"{self.scheme} left every weight of the model in float", hint="take another recipe"
+                f"the quantizer gave operators another type than was asked for: {what}",
+                hint="an override with scheme float, or another scheme, for these operators",
             )
-        if not self.static:
-            return []
-        left = [
-            f"{op.name} #{op.index}"
-            for graph in result.subgraphs
-            for op in graph.operators
-            if op.name not in ("QUANTIZE", "DEQUANTIZE")
-            and any(graph.tensors[i].dtype == "float32" for i in op.outputs)
-        ]
-        if left and self.float_ops == "refuse":
-            raise CompressionGateError(f"operators left in float, and the recipe refuses them: {', '.join(left)}")
-        return left
-
-
-class _Samples:
-    """Calibration samples that report how far the quantizer is."""
-
-    def __init__(self, samples: list[dict[str, Any]], ctx: Context) -> None:
-        self._samples = samples
-        self._ctx = ctx
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for i, sample in enumerate(self._samples, 1):
-            self._ctx.report(Progress("calibration", i, len(self._samples)))
-            yield sample
-
-
-def _entries(scheme: str, io: str) -> list[dict[str, Any]]:
-    """The scheme in ai-edge-quantizer's own recipe format."""
-    from ai_edge_quantizer import recipe
-
-    if scheme == FLOAT16:
-        return [_entry("*", "float_casting", _FLOAT16_CONFIG)]
-    entries: list[dict[str, Any]] = json.loads(json.dumps(getattr(recipe, scheme)(), default=str))
-    if io == "float" and scheme.startswith("static"):
-        entries += [_entry("INPUT", "no_quantize"), _entry("OUTPUT", "no_quantize")]
-    return entries
-
-
-def _entry(operation: str, algorithm: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"regex": ".*", "operation": operation, "algorithm_key": algorithm, "op_config": config or {}}
-
-
-def _refuse_quantized(model: TfliteModel) -> None:
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            if tensor.is_constant and tensor.quantization is not None and tensor.dtype in ("int8", "uint8", "int4"):
-                raise RecipeError(
-                    f"{model.path} is quantized already (tensor {tensor.name!r} is {tensor.dtype})",
-                    hint="give the float model, or take recipe float, which changes nothing",
+        left = ", ".join(d.label for d in wrong)
+        refused = ", ".join(f"{place.label} ({scheme})" for place, scheme in impossible)
+        if self.float_ops == "refuse":
+            if left:
+                raise CompressionGateError(f"operators left in float, and the recipe refuses them: {left}")
+            if refused:
+                raise CompressionGateError(
+                    f"the quantizer can't give these operators their override's scheme: {refused}",
+                    hint="an override that matches others only, or float_ops = 'allow'",
                 )
+        notes = [f"operators left in float: {left}"] if left else []
+        return (*notes, *([f"overrides that can't be had: {refused}"] if refused else []))

@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from edgecompile.artifact import Artifact, Signature
 from edgecompile.errors import CompressionGateError, ModelError
-from edgecompile.stages.base import Context
+from edgecompile.stages.base import TRAINING, Context
 from edgecompile.task import Array
-from edgecompile.training import Hooks, Result, Schedule, Trainer
+from edgecompile.training import Distillation, Hooks, Result, Schedule, Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedStage:
+    """The fields of every stage that trains, and what follows from them. They are those of `Schedule`."""
+
+    judged: ClassVar[bool] = True
+    tensorflow: ClassVar[bool] = True
+
+    epochs: int = 8
+    learning_rate: float = 0.001
+    batch_size: int = 32
+    freeze_batchnorm: float = 1.0
+    distillation: Distillation | None = None
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        _ = self.schedule  # checks itself
+
+    @property
+    def needs(self) -> str:
+        return TRAINING
+
+    @property
+    def uses(self) -> frozenset[str]:
+        return frozenset({"task", "budget"} | ({"teacher"} if self.distillation else set()))
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(
+            self.epochs,
+            self.learning_rate,
+            self.batch_size,
+            self.freeze_batchnorm,
+            self.distillation,
+            self.precision,
+        )
 
 
 def trainable_model(artifact: Artifact, ctx: Context) -> Any:
@@ -30,7 +68,14 @@ def trainable_model(artifact: Artifact, ctx: Context) -> Any:
 
 
 def train(model: Any, signature: Signature, schedule: Schedule, ctx: Context, hooks: Hooks | None = None) -> Result:
-    trainer = Trainer(model, signature.inputs, signature.outputs, ctx.require_task(), schedule, ctx, hooks or Hooks())
+    """Train `model` in place; its teacher, where the schedule has a distillation, is the context's."""
+    teacher = None
+    if schedule.distillation is not None:
+        assert ctx.teacher is not None, "a stage with distillation `uses` the teacher"
+        teacher = trainable_model(ctx.teacher, ctx)
+    trainer = Trainer(
+        model, signature.inputs, signature.outputs, ctx.require_task(), schedule, ctx, hooks or Hooks(), teacher
+    )
     return trainer.run()
 
 

@@ -4,6 +4,8 @@ graph.py       the dataclasses, and what can be computed from them (constants, M
 structure.py   bounds of every FlatBuffers table, vector and string
 reading.py     bytes -> dataclasses, through the schema that ships with LiteRT
 writing.py     the names of inputs and outputs (a signature), and the order of inputs and outputs
+slimming.py    the same model in fewer bytes; layout.py: a FlatBuffers writer that stores equal parts once
+parts.py       what names, quantization, constants, metadata and the rest take in a file
 checks.py      indices, quantization parameters, sizes of constants, order of operators
 """
 
@@ -16,18 +18,23 @@ from edgecompile.tflite_file.graph import (
     Tensor,
     TfliteModel,
 )
+from edgecompile.tflite_file.parts import bytes_by_part
 from edgecompile.tflite_file.reading import read
+from edgecompile.tflite_file.slimming import Slimmed, slim
 from edgecompile.tflite_file.writing import in_order, with_signature
 
 __all__ = [
     "NamedSignature",
     "Operator",
     "Quantization",
+    "Slimmed",
     "Sparsity",
     "Subgraph",
     "Tensor",
     "TfliteModel",
+    "bytes_by_part",
     "in_order",
     "read",
+    "slim",
     "with_signature",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -168,6 +169,12 @@ class TfliteModel:
     def main(self) -> Subgraph:
         """The subgraph that `Interpreter.invoke` runs."""
         return self.subgraphs[0]
+
+    def named(self, names: Mapping[int, str]) -> TfliteModel:
+        """This model with names for tensors of the main subgraph that have none, by index."""
+        tensors = (t if t.name else dataclasses.replace(t, name=names.get(t.index, "")) for t in self.main.tensors)
+        main = dataclasses.replace(self.main, tensors=tuple(tensors))
+        return dataclasses.replace(self, subgraphs=(main, *self.subgraphs[1:]))
 
     @property
     def macs(self) -> int:

@@ -30,7 +30,7 @@ def test_list_names_all(noun: str, key: str, expected: list[str], tmp_path: Path
     ("noun", "name", "words"),
     [
         ("targets", "rpi4", ["cortex-a72", "verified here", "not measured without a device"]),
-        ("recipes", "prune-qat", ["training data", "prune, sparsity 0.5", "qat"]),
+        ("recipes", "prune-qat", ["training data", "sparsity 0.5", "qat"]),
         ("models", "resnet8", ["CIFAR-10", "epochs 60"]),
     ],
 )

@@ -1,0 +1,164 @@
+"""A budget in measured latency: how far to prune so that LiteRT on this machine takes the wanted share of time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecompile.artifact import Signature
+from edgecompile.backends.base import Candidate
+from edgecompile.cache import write_file
+from edgecompile.channels.budget import MACS, Limits, cost_of, plan
+from edgecompile.channels.groups import Channels
+from edgecompile.channels.importance import Scores
+from edgecompile.channels.surgery import apply
+from edgecompile.errors import CompressionGateError
+from edgecompile.stages.base import Context, Progress
+from edgecompile.task import Arrays
+
+_TRIALS = 6  # each halves the interval of the share of MACs: 1/64 of the MACs is finer than a step of channels
+_LEAST_SHARE = 0.02
+_RUNS, _WARMUP = 100, 10
+_WHOLE, _SMALLER = "whole", "pruned"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model of the search: its share of the MACs asked for and had, and its p50 beside the whole model's [ms]."""
+
+    asked: float
+    macs: float
+    p50: float
+    p50_whole: float
+    widths: dict[str, int]
+
+    @property
+    def ratio(self) -> float:
+        return self.p50 / self.p50_whole
+
+
+@dataclass(frozen=True)
+class Search:
+    """widths: by group, of the largest model found that is fast enough. device, threads and date are of `trials`."""
+
+    widths: dict[str, int]
+    trials: tuple[Trial, ...]
+    device: str
+    date: str
+    threads: int = 1
+
+    def metrics(self) -> dict[str, Any]:
+        trials = [{**asdict(trial), "ratio": trial.ratio} for trial in self.trials]
+        return {"device": self.device, "threads": self.threads, "date": self.date, "runs": _RUNS, "trials": trials}
+
+
+def search_widths(
+    channels: Channels,
+    importance: Scores,
+    keep: float,
+    *,
+    limits: Limits,
+    ranking: str,
+    signature: Signature,
+    inputs: Arrays,
+    ctx: Context,
+) -> Search:
+    """Bisect over the share of MACs until the float model's p50 is `keep` of the whole model's or just below.
+
+    Each trial is converted and run beside the whole model, interleaved, with XNNPACK and one thread. What was found
+    is kept in the context's work folder, so that a killed stage goes on to the same widths.
+
+    Errors: CompressionGateError where even the smallest model that the limits allow is too slow.
+    """
+    path = ctx.work / "latency.json"
+    if path.is_file():
+        return _read(path)
+    bench = _Bench(channels.model, signature, inputs, ctx)
+    full = cost_of(channels.model, MACS)
+
+    def trial(share: float) -> Trial:
+        kept = plan(channels, importance, int(full * share), of=MACS, limits=limits, ranking=ranking)
+        smaller = apply(channels.model, kept)
+        p50, whole = bench.measure(smaller)
+        widths = {name: len(indices) for name, indices in kept.items()}
+        return Trial(share, cost_of(smaller, MACS) / full, p50, whole, widths)
+
+    best, trials = _bisect(trial, keep, ctx)
+    if best is None:
+        fastest = min(trials, key=lambda t: t.ratio, default=None)
+        reached = (
+            f"the fastest of {len(trials)} takes {fastest.ratio:.0%}" if fastest else "no smaller model is allowed"
+        )
+        raise CompressionGateError(
+            f"pruning channels promised {keep:.0%} of the latency; {reached}",
+            hint="raise keep, or loosen round_to, min_channels or max_share in the recipe",
+        )
+    found = Search(best.widths, tuple(trials), bench.device, bench.date)
+    write_file(path, json.dumps(asdict(found)))
+    return found
+
+
+def _bisect(trial: Callable[[float], Trial], keep: float, ctx: Context) -> tuple[Trial | None, list[Trial]]:
+    low, high = _LEAST_SHARE, 1.0
+    share = keep  # MACs and time go about together: a good first guess
+    best: Trial | None = None
+    trials: list[Trial] = []
+    known: dict[tuple[tuple[str, int], ...], Trial] = {}
+    for number in range(_TRIALS):
+        ctx.report(Progress("models measured", number, _TRIALS))
+        try:
+            made = trial(share)
+        except CompressionGateError:  # the limits don't allow so few MACs
+            low, share = share, (share + high) / 2
+            continue
+        made = known.setdefault(tuple(sorted(made.widths.items())), made)  # its first figure stands
+        if made not in trials:
+            trials.append(made)
+        if made.ratio <= keep:
+            if best is None or made.macs > best.macs:
+                best = made
+            low = share
+        else:
+            high = share
+        share = (low + high) / 2
+    return best, trials
+
+
+class _Bench:
+    """Converts models and runs them beside the whole one, in the device's own process."""
+
+    def __init__(self, model: Any, signature: Signature, inputs: Arrays, ctx: Context) -> None:
+        self._signature, self._inputs, self._ctx = signature, inputs, ctx
+        self._folder = ctx.work / "latency"
+        self._folder.mkdir(exist_ok=True)
+        self.device = self.date = ""
+        self._convert(model, _WHOLE)
+
+    def measure(self, smaller: Any) -> tuple[float, float]:
+        """p50 of the smaller and of the whole model [ms]."""
+        from edgecompile.devices.local import LocalDevice
+        from edgecompile.measure import run
+
+        self._convert(smaller, _SMALLER)
+        candidates = [Candidate(n, "litert", self._path(n), 1, {"xnnpack": True}) for n in (_WHOLE, _SMALLER)]
+        found = run(
+            LocalDevice(), candidates, self._inputs, runs=_RUNS, warmup=_WARMUP, report=self._ctx.report
+        )  # fmt: skip
+        self.device, self.date = found.device, self.date or found.date
+        return found.p50(_SMALLER), found.p50(_WHOLE)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.tflite"
+
+    def _convert(self, model: Any, name: str) -> None:
+        from edgecompile.stages.convert import convert, keras_call, variables_of
+
+        self._path(name).write_bytes(convert(keras_call(model), variables_of(model), self._signature))
+
+
+def _read(path: Path) -> Search:
+    data: Mapping[str, Any] = json.loads(path.read_text())
+    return Search(**{**data, "trials": tuple(Trial(**trial) for trial in data["trials"])})

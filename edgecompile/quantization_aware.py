@@ -1,0 +1,88 @@
+"""The quantization-aware twin of a tf-keras model, as TF-MOT makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgecompile.errors import ConversionError, UnsupportedLayerError
+from edgecompile.preserving import preserving_scheme
+from edgecompile.stages.base import Context
+from edgecompile.stages.trainable import trainable_model
+from edgecompile.ties import Ties
+
+
+def quantization_aware(model: Any, ties: Mapping[str, Ties] | None = None) -> tuple[Any, list[str]]:
+    """(the quantization-aware twin of a flat tf-keras model, names of the layers it leaves in float).
+
+    ties: by layer name, weights that have to stay equal, or zero, while the twin trains.
+    Errors: UnsupportedLayerError where TF-MOT can't take the graph at all.
+    """
+    import tensorflow_model_optimization as tfmot
+    import tf_keras
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+        default_8bit_quantize_registry,
+    )
+
+    registry = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
+    left_float: list[str] = []
+
+    def annotate(layer: Any) -> Any:
+        if isinstance(layer, tf_keras.layers.InputLayer):
+            return layer
+        shared = len(layer.inbound_nodes) > 1
+        if (registry.supports(layer) or _folds(layer)) and not shared:
+            return tfmot.quantization.keras.quantize_annotate_layer(layer)
+        left_float.append(f"{layer.name} ({'shared ' if shared else ''}{type(layer).__name__})")
+        return layer
+
+    annotated = tf_keras.models.clone_model(model, clone_function=annotate)
+    if not any(type(layer).__name__ == "QuantizeAnnotate" for layer in annotated.layers):
+        raise UnsupportedLayerError(
+            f"TF-MOT can't quantize any layer of this model: {', '.join(left_float)}", hint="take recipe int8"
+        )
+    try:
+        with tfmot.quantization.keras.quantize_scope():
+            twin = tfmot.quantization.keras.quantize_apply(annotated, preserving_scheme(ties or {}))
+    except (ValueError, TypeError, RuntimeError, AttributeError) as problem:
+        raise UnsupportedLayerError(
+            f"TF-MOT can't make this model quantization-aware: {problem}",
+            hint="take recipe int8 (post-training), which needs no change of the graph",
+        ) from problem
+    return twin, left_float
+
+
+def kernel_variables(twin: Any) -> dict[str, Any]:
+    """By the name of the layer in the model that the twin was made of: its float kernel's variable."""
+    wrapped = [layer for layer in twin.layers if getattr(layer, "_weight_vars", None)]
+    return {layer.layer.name: layer._weight_vars[0][0] for layer in wrapped}
+
+
+def load_quantization_aware(artifact: Any, ctx: Context) -> Any:
+    """The trained twin again: rebuilt from its base, since TF-MOT's own saving loses what holds it together."""
+    model, _ = quantization_aware(trainable_model(artifact, ctx))
+    with np.load(artifact.files["weights"]) as saved:
+        if len(saved.files) != len(model.variables):
+            raise ConversionError(
+                f"the quantization-aware model has {len(model.variables)} variables, its file {len(saved.files)}"
+            )
+        for i, variable in enumerate(model.variables):
+            variable.assign(saved[f"arr_{i}"])
+    return model
+
+
+def _folds(layer: Any) -> bool:
+    """Whether TF-MOT folds this BatchNorm into the layer before it; it knows BatchNorm in no other place."""
+    import tf_keras
+
+    if not isinstance(layer, tf_keras.layers.BatchNormalization):
+        return False
+    before = layer.inbound_nodes[0].inbound_layers
+    foldable = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
+    return (
+        isinstance(before, foldable)
+        and len(before.outbound_nodes) == 1
+        and tf_keras.activations.serialize(before.activation) == "linear"
+    )

@@ -1,0 +1,234 @@
+"""Recipe `auto`: the smallest model that keeps --max-drop, found by trying settings on the validation split.
+
+Each axis (channels, rank, sparsity) is a share of the model that is kept. It is bisected, in equal ratios, from its
+most aggressive value back, the axes before it held at the best that was found. Where not even the plain int8 model
+keeps the budget, precision is walked back: some operators in float, then float16 weights. The test set isn't touched:
+it judges the final choice, once, as for any recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgecompile.artifact import Artifact
+from edgecompile.errors import AccuracyGateError, CompressionGateError
+from edgecompile.stages.base import Stage, require
+from edgecompile.stages.convert import Convert
+from edgecompile.stages.factorize import Factorize
+from edgecompile.stages.mixed import MixedPrecision
+from edgecompile.stages.prune import Prune
+from edgecompile.stages.prune_channels import PruneChannels
+from edgecompile.stages.qat import Qat
+from edgecompile.stages.quantize import Quantize
+from edgecompile.training import Distillation
+
+CHANNELS, RANK, SPARSITY = AXES = ("channels", "rank", "sparsity")
+_LEAST = {CHANNELS: 0.1, RANK: 0.3, SPARSITY: 0.1}  # of the MACs, of the parameters, of the weights
+_NEAR = 1.15  # two settings whose ratio is less than this are one
+
+INT8, MIXED, FLOAT16 = "int8", "mixed", "float16"
+
+
+@dataclass(frozen=True)
+class Search:
+    """The [search] table of a recipe.
+
+    axes: of "channels", "rank" and "sparsity", in the order tried. Sparsity shrinks the packed form alone, so it is
+        tried where --pack asks for one.
+    evaluations: how many models are trained and judged at most; --budget-minutes is shared equally among them.
+    margin: share of --max-drop that the validation metric may use: what was chosen for being good there is a little
+        worse elsewhere.
+    epochs, learning_rate: of the training after channels or ranks were cut; qat_epochs: of the training in int8.
+    distillation: of both, from the float model.
+    """
+
+    axes: tuple[str, ...] = AXES
+    evaluations: int = 6
+    margin: float = 0.6
+    epochs: int = 12
+    learning_rate: float = 0.001
+    qat_epochs: int = 4
+    batch_size: int = 64
+    distillation: Distillation = dataclasses.field(default_factory=Distillation)
+
+    def __post_init__(self) -> None:
+        require(
+            "search",
+            axes=(self.axes, set(self.axes) <= set(AXES), f"some of {', '.join(AXES)}"),
+            evaluations=(self.evaluations, self.evaluations >= 2, "2 or more"),
+            margin=(self.margin, 0 < self.margin <= 1, "a share above 0, at most 1"),
+            epochs=(self.epochs, self.epochs >= 1, "1 or more"),
+            qat_epochs=(self.qat_epochs, self.qat_epochs >= 1, "1 or more"),
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a trial does: shares that are kept (1: all), and the precision of the result."""
+
+    channels: float = 1.0
+    rank: float = 1.0
+    sparsity: float = 1.0
+    precision: str = INT8
+
+    def with_share(self, axis: str, share: float) -> Settings:
+        changes: dict[str, Any] = {axis: share}
+        return dataclasses.replace(self, **changes)
+
+    def words(self) -> str:
+        """For people: "channels 0.32, int8"."""
+        shares = [f"{axis} {getattr(self, axis):.2f}" for axis in AXES if getattr(self, axis) < 1]
+        return ", ".join([*shares, self.precision])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """drop: of the validation metric against the float model, as --max-drop counts it; None where no model came of
+    it, for which `reason` says why. bytes: of the file, or of its packed form where one was asked for."""
+
+    settings: Settings
+    accepted: bool
+    validation: float | None = None
+    drop: float | None = None
+    bytes: int | None = None
+    seconds: float = 0.0
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a search needs to know of the world. run: the artifacts of these stages on the source. drop: of a
+    validation metric against the float model's. size: bytes of a finished artifact. limit: the largest drop."""
+
+    run: Callable[[tuple[Stage, ...]], Sequence[Artifact]]
+    drop: Callable[[float], float]
+    size: Callable[[Artifact], int]
+    say: Callable[[str], None]
+    limit: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """limit: the largest drop of the validation metric that a trial was allowed."""
+
+    steps: tuple[Stage, ...]
+    chosen: Settings
+    trials: tuple[Trial, ...]
+    limit: float
+
+
+def search(config: Search, judge: Judge, *, trains: bool, packed: bool, integer: bool) -> Found:
+    """The smallest accepted trial. trains: whether the source can be trained; without, precision alone is searched.
+    packed: whether it is the packed form that counts. integer: whether only int8 models will do.
+
+    Errors: AccuracyGateError where no trial keeps the budget.
+    """
+    trials: list[Trial] = []
+
+    def attempt(settings: Settings) -> Trial:
+        known = next((t for t in trials if t.settings == settings), None)
+        if known is None:
+            known = _attempt(len(trials) + 1, settings, config, judge, trains)
+            trials.append(known)
+        return known
+
+    best = Settings()
+    if trains:
+        axes = [axis for axis in config.axes if axis != SPARSITY or packed]
+        for left, axis in zip(range(len(axes), 0, -1), axes, strict=True):
+            # One evaluation is kept back for the plain model, should nothing else be accepted.
+            share = math.ceil((config.evaluations - 1 - len(trials)) / left)
+            best = _bisect(axis, best, share, attempt)
+    if not any(t.accepted for t in trials):
+        for precision in (INT8,) if integer else (INT8, MIXED, FLOAT16):
+            if attempt(Settings(precision=precision)).accepted:
+                break
+    accepted = [t for t in trials if t.accepted]
+    if not accepted:
+        least = min((t.drop for t in trials if t.drop is not None), default=math.nan)
+        raise AccuracyGateError(
+            f"auto: none of {len(trials)} trials keeps the budget: the least drop of the validation metric was "
+            f"{least:.2f}, at most {judge.limit:.2f} was allowed ({config.margin:.0%} of --max-drop)",
+            hint="raise --max-drop or --budget-minutes",
+        )
+    chosen = min(accepted, key=lambda t: (t.bytes, t.drop))
+    return Found(
+        steps_of(chosen.settings, config, trains=trains, limit=judge.limit), chosen.settings, tuple(trials), judge.limit
+    )
+
+
+def _bisect(axis: str, best: Settings, evaluations: int, attempt: Callable[[Settings], Trial]) -> Settings:
+    """`best` with the axis at the least share that was accepted; its shares below and above in equal ratio."""
+    low, high = _LEAST[axis], 1.0
+    smallest: int | None = None
+    for _ in range(evaluations):
+        middle = round(math.sqrt(low * high), 3)
+        if middle / low < _NEAR or high / middle < _NEAR:
+            break
+        trial = attempt(best.with_share(axis, middle))
+        if trial.accepted and (smallest is None or (trial.bytes or 0) < smallest):
+            high, smallest = middle, trial.bytes
+        else:
+            low = middle
+    return best.with_share(axis, high)
+
+
+def _attempt(number: int, settings: Settings, config: Search, judge: Judge, trains: bool) -> Trial:
+    judge.say(f"trial {number}: {settings.words()}")
+    try:
+        made = judge.run(steps_of(settings, config, trains=trains, limit=judge.limit))
+    except CompressionGateError as problem:
+        judge.say(f"trial {number}: can't be made: {problem.message}")
+        return Trial(settings, accepted=False, reason=problem.message)
+    value = next(r.metrics["validation"] for r in reversed(made[-1].history) if "validation" in r.metrics)
+    drop, size = judge.drop(value), judge.size(made[-1])
+    accepted = drop <= judge.limit
+    seconds = sum(artifact.history[-1].seconds for artifact in made)
+    judge.say(
+        f"trial {number}: validation drop {drop:.2f} of {judge.limit:.2f} allowed, {size:,} B: "
+        f"{'accepted' if accepted else 'too much'}"
+    )
+    return Trial(settings, accepted, value, drop, size, round(seconds, 1))
+
+
+def steps_of(settings: Settings, config: Search, *, trains: bool, limit: float) -> tuple[Stage, ...]:
+    """The stages of a trial, as a recipe would list them."""
+    return tuple(_steps(settings, config, trains, limit))
+
+
+def _steps(settings: Settings, config: Search, trains: bool, limit: float) -> Iterator[Stage]:
+    cut: dict[str, Any] = {
+        "epochs": config.epochs,
+        "learning_rate": config.learning_rate,
+        "batch_size": config.batch_size,
+        "distillation": config.distillation,
+        "precision": "bfloat16",
+    }
+    if settings.channels < 1:
+        yield PruneChannels(keep=settings.channels, round_to=4, min_channels=2, max_share=0.95, rounds=1, **cut)
+    if settings.rank < 1:
+        yield Factorize(budget="parameters", keep=settings.rank, **cut)
+    if settings.sparsity < 1:
+        yield Prune(sparsity=round(1 - settings.sparsity, 3), **cut)
+    if settings.precision == INT8 and trains:
+        yield Qat(
+            epochs=config.qat_epochs,
+            batch_size=config.batch_size,
+            preserve_sparsity=settings.sparsity < 1,
+            freeze_batchnorm=0.5,
+            distillation=config.distillation,
+        )
+    yield Convert()
+    if settings.precision == INT8 and not trains:
+        yield Quantize(scheme="static_wi8_ai8")
+    elif settings.precision == MIXED:
+        yield MixedPrecision(scheme="static_wi8_ai8", max_drop=limit, margin=0.0)
+    elif settings.precision == FLOAT16:
+        yield Quantize(scheme="float16")

@@ -1,0 +1,103 @@
+"""One build's cache, worker and display: whoever runs jobs runs them through a session."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from edgecompile import data
+from edgecompile.artifact import Artifact, StageRecord
+from edgecompile.cache import Cache
+from edgecompile.data import DataSource
+from edgecompile.errors import WorkerCrashError
+from edgecompile.job import Job, replay_losses, run_job
+from edgecompile.locate import crashing_layer
+from edgecompile.stages.base import Progress
+from edgecompile.stages.convert import Convert
+from edgecompile.tasks import TaskFacts, read_facts, remember, remembered
+from edgecompile.worker import Worker
+
+
+class Display(Protocol):
+    """Where a build says what it does; the command line has two, a progress bar and plain lines."""
+
+    def stage(self, number: int, total: int, name: str) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
+    def done(self, record: StageRecord, cached: bool) -> None: ...
+    def line(self, text: str) -> None: ...
+
+
+class Session:
+    """One build's cache, worker and display."""
+
+    def __init__(self, display: Display, cache: Cache | None = None, *, verbose: bool = False) -> None:
+        self.display = display
+        self.cache = cache or Cache()
+        self.worker = Worker(self.cache.root / "logs" / f"{os.getpid()}.log", verbose=verbose)
+        self.total = self.number = self.cached = self.ran = 0
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.worker.close()
+        if kind is None:  # an error's message names the log
+            self.worker.log.unlink(missing_ok=True)
+
+    def announce(self, name: str) -> None:
+        self.number += 1
+        self.display.stage(self.number, self.total, name)
+
+    def run(self, job: Job, *, announce: bool = True) -> Artifact:
+        """The job's artifact, from the cache where it is there."""
+        if announce:
+            self.announce(job.stage.name)
+        found = self.cache.get(job.key)
+        cached = found is not None
+        if found is None:
+            with self.cache.lock(job.key, waiting=self._waiting):
+                found = self.cache.get(job.key) or self.cache.put(job.key, self._run(job))
+        self.cached += cached
+        self.ran += not cached
+        if announce:
+            self.display.done(found.history[-1], cached)
+        if cached:
+            self._log_again(job, found.history[-1])
+        # An entry holds the history of the build that made it; ours is that of our own input.
+        before = job.artifact.history if job.artifact else ()
+        return found.replace(history=(*before, found.history[-1]))
+
+    def _log_again(self, job: Job, record: StageRecord) -> None:
+        """TensorBoard logs of a training that was done before, from what its record kept."""
+        logs = job.logs
+        if logs is not None and "losses" in record.metrics and not logs.exists():
+            losses = record.metrics["losses"]
+            self.worker.call("writing TensorBoard logs", replay_losses, losses, logs, report=self.display.progress)
+
+    def _waiting(self) -> None:
+        self.display.line("waiting for another build that is in this stage")
+
+    def _run(self, job: Job) -> Artifact:
+        out, work = self.cache.new_folder(job.key), self.cache.work_folder(job.key)
+        try:
+            made: Artifact = self.worker.call(
+                f"stage {job.stage.name}", run_job, job, out, work, report=self.display.progress
+            )
+        except WorkerCrashError as crash:
+            if not isinstance(job.stage, Convert):
+                raise
+            place = crashing_layer(self.worker, job, self.display.line)
+            raise WorkerCrashError(f"{crash.message}{place}", hint=crash.hint) from None
+        return made
+
+    def facts(self, source: DataSource | None) -> TaskFacts | None:
+        """What the data is; loaded only where its fingerprint isn't known here."""
+        if source is None:
+            return None
+        known = remembered(self.cache, data.fingerprint(source), source)
+        if known is not None:
+            return known
+        self.display.line(f"reading {source.spec}")
+        facts: TaskFacts = self.worker.call("reading the data", read_facts, source, report=self.display.progress)
+        remember(self.cache, facts, source)
+        return facts

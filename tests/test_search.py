@@ -1,0 +1,143 @@
+"""Recipe auto: what the search tries, what it takes, and that a build with it keeps its budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from running import run_cli
+
+from edgecompile.artifact import TFLITE, Artifact, Signature, StageRecord
+from edgecompile.errors import AccuracyGateError, CompressionGateError, RecipeError
+from edgecompile.search import FLOAT16, INT8, MIXED, Judge, Search, search
+from edgecompile.stages.base import Stage
+
+FULL = 1000
+
+
+class World:
+    """A model of which `needed` of its channels hold the accuracy; bytes follow what is kept."""
+
+    def __init__(self, needed: float, *, int8_drop: float = 0.1, mixed_drop: float = 0.1) -> None:
+        self.needed, self.int8_drop, self.mixed_drop = needed, int8_drop, mixed_drop
+        self.tried: list[tuple[str, ...]] = []
+
+    def run(self, steps: tuple[Stage, ...]) -> Sequence[Artifact]:
+        names = tuple(step.name for step in steps)
+        self.tried.append(names)
+        kept = 1.0
+        for step in steps:
+            if step.name == "factorize":
+                raise CompressionGateError("nothing can be factorised")
+            kept *= getattr(step, "keep", 1.0) if step.name == "prune-channels" else 1.0
+        drop = 5.0 if kept < self.needed else self.mixed_drop if "mixed-precision" in names else self.int8_drop
+        size = FULL * kept
+        if "quantize" in names and "qat" not in names:
+            drop, size = 0.0, 2 * size  # float16
+        record = StageRecord("convert", "k", {}, {}, 1.0, "", {"validation": drop, "bytes": size})
+        return [Artifact(TFLITE, {}, Signature((), ()), (record,))]
+
+    def judge(self, limit: float = 1.0) -> Judge:
+        return Judge(
+            run=self.run,
+            drop=lambda value: value,
+            size=lambda artifact: int(artifact.history[-1].metrics["bytes"]),
+            say=lambda _: None,
+            limit=limit,
+        )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.02, 0.98), st.integers(3, 12))
+def test_the_search_comes_near_to_what_is_needed(needed: float, evaluations: int) -> None:
+    world = World(needed)
+    found = search(Search(evaluations=evaluations), world.judge(), trains=True, packed=False, integer=False)
+    assert len(found.trials) <= evaluations
+    smallest = min(t.bytes or FULL for t in found.trials if t.accepted)
+    chosen = next(t for t in found.trials if t.settings == found.chosen)
+    assert chosen.accepted
+    assert chosen.bytes == smallest
+    if evaluations == 12:  # bisected to within the ratio at which it stops
+        assert max(needed, 0.1) <= found.chosen.channels <= max(needed * 1.35, 0.14) or found.chosen.channels == 1.0
+
+
+def test_a_trial_that_cannot_be_made_is_told_and_passed_over() -> None:
+    found = search(Search(), World(0.4).judge(), trains=True, packed=False, integer=False)
+    failed = [t for t in found.trials if t.reason]
+    assert failed
+    assert all(t.settings.rank < 1 and not t.accepted for t in failed)
+    assert found.chosen.rank == 1.0
+
+
+def test_sparsity_is_tried_only_where_the_packed_form_counts() -> None:
+    for packed in (False, True):
+        world = World(0.4)
+        search(Search(), world.judge(), trains=True, packed=packed, integer=False)
+        assert any("prune" in names for names in world.tried) == packed
+
+
+@pytest.mark.parametrize(("int8", "mixed", "expected"), [(0.5, 9.0, INT8), (9.0, 0.5, MIXED), (9.0, 9.0, FLOAT16)])
+def test_precision_is_walked_back_until_the_budget_is_kept(int8: float, mixed: float, expected: str) -> None:
+    world = World(2.0, int8_drop=int8, mixed_drop=mixed)  # no channel can go
+    world.needed = 0.999
+    found = search(Search(), world.judge(), trains=True, packed=False, integer=False)
+    assert found.chosen.precision == expected
+
+
+def test_a_budget_that_nothing_keeps_is_an_error() -> None:
+    with pytest.raises(AccuracyGateError, match=r"none of .* trials keeps the budget"):
+        search(Search(), World(0.999, int8_drop=7.0).judge(), trains=True, packed=False, integer=True)
+
+
+RECIPE = """summary = "short"
+[search]
+axes = ["channels"]
+evaluations = 3
+epochs = 3
+qat_epochs = 2
+"""
+
+
+def test_a_build_finds_a_smaller_model_within_its_budget(tmp_path: Path) -> None:
+    (tmp_path / "short.toml").write_text(RECIPE)
+    done = run_cli("build", "digits", "--recipe", "short.toml", "--max-drop", "5%", "--out", "b", cwd=tmp_path)
+    assert done.code == 0, done.err
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    trials = manifest["search"]["trials"]
+    assert 2 <= len(trials) <= 3
+    chosen = next(t for t in trials if t["settings"] == manifest["search"]["chosen"])
+    assert chosen["accepted"]
+    assert chosen["drop"] <= 3.0  # the margin keeps 40% of 5 points back
+    assert chosen["bytes"] == (tmp_path / "b" / "model.tflite").stat().st_size
+    again = run_cli("build", "digits", "--recipe", "short.toml", "--max-drop", "5%", "--out", "b", cwd=tmp_path)
+    assert "nothing to do" in again.out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--max-drop", "off"), "searches within --max-drop"),
+        (("--recipe", "both.toml"), "not both"),
+        (("--recipe", "axis.toml"), "axes"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(tmp_path: Path, options: tuple[str, ...], says: str) -> None:
+    (tmp_path / "both.toml").write_text('[search]\n[[steps]]\nstage = "convert"\n')
+    (tmp_path / "axis.toml").write_text('[search]\naxes = ["depth"]\n')
+    recipe = () if "--recipe" in options else ("--recipe", "auto")
+    done = run_cli("build", "digits", *recipe, *options, "--dry-run", cwd=tmp_path)
+    assert done.code == RecipeError.exit_code
+    assert says in done.err
+
+
+def test_a_search_needs_labels(tmp_path: Path) -> None:
+    import numpy as np
+
+    np.savez(tmp_path / "d.npz", x=np.zeros((4, 8, 8, 1), np.float32))
+    done = run_cli("build", "digits", "--data", "d.npz", "--recipe", "auto", "--dry-run", cwd=tmp_path)
+    assert done.code == RecipeError.exit_code
+    assert "there is none here" in done.err
