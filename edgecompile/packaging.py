@@ -227,7 +227,7 @@ def _sizes(artifact: Artifact, of: str, pack: str | None) -> list[Figure]:
     assert artifact.kind == TFLITE
     date = artifact.history[-1].date
     sizes = {"file_size": artifact.model.stat().st_size}
-    for form in dict.fromkeys(("gzip", "xz", pack or "xz")):
+    for form in dict.fromkeys(("gzip", pack or "gzip")):
         sizes[f"file_size_{form}"] = packing.packed_size(artifact.model, form)
     counted = [Figure(name, of, value, "B", MEASURED, "none", date) for name, value in sizes.items()]
     return [*counted, Figure("macs", of, read(artifact.model).macs, "MAC", MEASURED, "none", date)]

@@ -75,6 +75,7 @@ class Task:
     fingerprint: tells data from other data; "" to have it computed from the arrays. The code of a user's own
         function is always mixed in.
     parity_tolerance: largest |compressed - float| allowed, as a share of the output's range
+    validation: labelled samples to judge by between stages; None: a tenth of `train` is held out for that
     """
 
     name: str
@@ -86,6 +87,13 @@ class Task:
     loss: Any = None
     augment: Callable[[Any, Any], Any] | None = None
     parity_tolerance: float | None = None
+    validation: Split | None = None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those there are, by the names they have in an .npz."""
+        named = {"train": self.train, "val": self.validation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
 
     @property
     def representative(self) -> Split:
@@ -100,6 +108,7 @@ class Task:
     def split(self, seed: int) -> tuple[Split, Split]:
         """(fit, validation), both from training data: the last tenth of a seeded permutation, at most 2,000.
 
+        Where the task has a validation split of its own, that is taken and all training samples are in `fit`.
         Where samples have groups, whole groups are held out, as many as it takes to have a tenth of the samples.
         An unlabelled task has nothing to validate: all samples are in `fit`. An autoencoder's training labels,
         which may stand for groups of samples, are left out: it learns from its inputs. DataError for less than
@@ -110,6 +119,9 @@ class Task:
         order = np.random.default_rng(seed).permutation(n)
         if self.kind == UNLABELED:
             return train.take(order), train.take(order[:0])
+        if self.validation is not None:
+            own = Split(train.x) if self.kind == AUTOENCODER else train
+            return own.take(order), self.validation
         if n < 2:
             raise DataError(
                 f"task {self.name!r} has {n} training sample, too few: one is held out to validate with",

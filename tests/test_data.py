@@ -17,7 +17,7 @@ from edgecompile import data as sources
 from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.data import DataSource, check_labels, fingerprint, load, resolve
 from edgecompile.errors import DataError
-from edgecompile.task import CLASSIFICATION, REGRESSION, UNLABELED, Task
+from edgecompile.task import CLASSIFICATION, REGRESSION, UNLABELED, Split, Task
 
 X = np.arange(24, dtype=np.float32).reshape(6, 4)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -498,3 +498,36 @@ def test_built_in_data_is_fingerprinted_without_decoding() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == sources.load(resolve("digits")).fingerprint
+
+
+def test_a_validation_set_of_its_own_judges_and_all_training_samples_train(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = {name: (rng.normal(size=(n, 3)), np.arange(n) % 2) for name, n in (("train", 20), ("val", 6), ("test", 8))}
+    arrays = {f"{key}_{name}": part[i] for name, part in parts.items() for i, key in enumerate("xy")}
+    np.savez(tmp_path / "d.npz", **arrays)
+    task = load(resolve(str(tmp_path / "d.npz")))
+    fit, held = task.split(0)
+    assert (len(fit), len(held)) == (20, 6)
+    np.testing.assert_array_equal(held.x[""], parts["val"][0])
+    del arrays["y_val"]
+    np.savez(tmp_path / "half.npz", **arrays)
+    with pytest.raises(DataError, match="x_val"):
+        load(resolve(str(tmp_path / "half.npz")))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 8), min_size=4, max_size=80), st.integers(0, 5))
+def test_no_group_is_on_both_sides(groups: list[int], seed: int) -> None:
+    n = len(groups)
+    split = Split({"": np.arange(n)}, {"": np.zeros(n, int)}, np.array(groups))
+    task = Task("t", CLASSIFICATION, split, split, None, fingerprint="t")
+    if len(set(groups)) == 1:
+        with pytest.raises(DataError, match="one group"):
+            task.split(seed)
+        return
+    fit, held = task.split(seed)
+    assert sorted([*fit.x[""].tolist(), *held.x[""].tolist()]) == list(range(n))
+    assert fit.groups is not None
+    assert held.groups is not None
+    assert not set(fit.groups.tolist()) & set(held.groups.tolist())
+    assert len(held) >= min(n // 10, 1)

@@ -82,7 +82,7 @@ def full(manifest: dict[str, Any]) -> dict[str, Any]:
     failed = {**trial, "accepted": False, "validation": None, "drop": None, "bytes": None, "reason": "no channel left"}
     lone = {"position": 3, "op": "PAD", "tensor": "pad", "shape": [1, 4], "reason": "no counterpart"}
     found = copy.deepcopy(manifest)
-    found["search"] = {"metric": "accuracy", "max_drop": 0.6, "chosen": settings, "trials": [trial, failed]}
+    found["search"] = {"metric": "accuracy", "budget": 0.6, "chosen": settings, "trials": [trial, failed]}
     found["sparsity_note"] = "its zeros are in int8 weights"
     errors = found["layer_errors"]
     errors.update(only_a=[lone], only_b=[lone], outputs_alone=["boxes"], first=copy.deepcopy(errors["rows"][-1]))

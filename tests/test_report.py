@@ -348,7 +348,7 @@ def test_a_search_marks_what_it_chose(manifest: dict[str, Any]) -> None:
         {"settings": s, "accepted": ok, "validation": 0.9, "drop": drop, "bytes": size, "seconds": 1.0, "reason": why}
         for s, (ok, drop, size, why) in zip(settings, outcomes, strict=True)
     ]
-    found = {"metric": "accuracy", "max_drop": 0.6, "chosen": settings[2], "trials": trials}
+    found = {"metric": "accuracy", "budget": 0.6, "chosen": settings[2], "trials": trials}
     text = Page(render({**manifest, "search": found})).text
     assert text.count("✓ chosen") == 1
     assert "at most 0.6 was allowed here" in text

@@ -146,10 +146,10 @@ def _reading(spec: str) -> Iterator[None]:
 def _check(task: Task) -> None:
     if task.train is None and task.test is None:
         raise DataError(f"task {task.name!r} has neither training nor test samples")
-    for name, split in (("train", task.train), ("test", task.test)):
-        if split is None:
-            continue
+    for name, split in task.splits.items():
         n = check_arrays(f"x_{name}", split.x)
+        if split.groups is not None and len(split.groups) != n:
+            raise DataError(f"x_{name} has {n} samples and {len(split.groups)} groups", hint="give one for each sample")
         if split.y is None:
             continue
         rows = check_arrays(f"y_{name}", split.y)

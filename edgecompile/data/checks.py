@@ -11,8 +11,8 @@ from edgecompile.task import AUTOENCODER, CLASSIFICATION, REGRESSION, Array, Arr
 
 def check_labels(task: Task, signature: Signature) -> None:
     """DataError that names the first label the model has no output for, or labels of the wrong shape or name."""
-    for split_name, split in (("train", task.train), ("test", task.test)):
-        if split is None or split.y is None:
+    for split_name, split in task.splits.items():
+        if split.y is None:
             continue
         if task.kind == AUTOENCODER:
             for name, label in split.y.items():

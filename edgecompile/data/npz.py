@@ -14,7 +14,7 @@ from edgecompile.data.checks import check_arrays, named
 from edgecompile.errors import DataError, perhaps
 from edgecompile.task import CLASSIFICATION, REGRESSION, UNLABELED, Array, Arrays, Split, Task
 
-NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test", "x")
+NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val", "x")
 
 
 def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
@@ -56,7 +56,7 @@ def load_npz(path: Path) -> Task:
                 hint="x stands alone; with labels it is x_train, y_train, x_test, y_test",
             )
         return _unlabeled(path.stem, found["x"], None)
-    for x, y in (("x_train", "y_train"), ("x_test", "y_test")):
+    for x, y in (("x_train", "y_train"), ("x_val", "y_val"), ("x_test", "y_test")):
         if y in found and x not in found:
             raise DataError(f"{path} has {y} but no {x}", hint=f"add {x}")
     if "y_train" in found and "y_test" not in found:
@@ -64,17 +64,24 @@ def load_npz(path: Path) -> Task:
             f"{path} has training labels but no labelled test set to judge by; received {', '.join(found)}",
             hint="add x_test and y_test, held back from training",
         )
-    if "x_train" in found and "x_test" in found:
-        _check_same(path, found["x_train"], found["x_test"], "x_train", "x_test")
+    if "x_val" in found and not {"y_val", "x_train", "y_test"} <= set(found):
+        raise DataError(
+            f"{path} has x_val, and lacks one of y_val, x_train and y_test; received {', '.join(found)}",
+            hint="a validation set judges between stages: it needs labels, training samples and a labelled test set",
+        )
+    for other in ("x_val", "x_test"):
+        if "x_train" in found and other in found:
+            _check_same(path, found["x_train"], found[other], "x_train", other)
     if "y_test" not in found:
         return _unlabeled(path.stem, found.get("x_train", found.get("x_test", {})), found.get("x_test"))
-    labels: dict[str, Arrays] = {key: found[key] for key in ("y_train", "y_test") if key in found}
-    if len(labels) == 2:
-        _check_same(path, labels["y_train"], labels["y_test"], "y_train", "y_test", shapes=False)
+    labels: dict[str, Arrays] = {key: found[key] for key in ("y_train", "y_val", "y_test") if key in found}
+    for key in labels:
+        _check_same(path, labels[key], labels["y_test"], key, "y_test", shapes=False)
     kind, labels = _kind_of_labels(path, labels)
     train = Split(found["x_train"], labels.get("y_train")) if "x_train" in found else None
     test = Split(found["x_test"], labels["y_test"])
-    return Task(path.stem, kind, train, test, metrics.for_kind(kind), fingerprint="")
+    held = Split(found["x_val"], labels["y_val"]) if "x_val" in found else None
+    return Task(path.stem, kind, train, test, metrics.for_kind(kind), fingerprint="", validation=held)
 
 
 def _unlabeled(name: str, x: Arrays, test: Arrays | None) -> Task:

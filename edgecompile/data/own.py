@@ -72,7 +72,7 @@ def _check_fields(spec: str, task: Task) -> None:
     kind_hint = perhaps(task.kind, KINDS) if isinstance(task.kind, str) else None
     expect("kind", task.kind in KINDS, f"one of {', '.join(KINDS)}", kind_hint)
     expect("fingerprint", isinstance(task.fingerprint, str), "text, empty to have it computed")
-    for name in ("train", "test"):
+    for name in ("train", "validation", "test"):
         split = getattr(task, name)
         hint = 'write Split({"": x}, {"": y}), or Split({"": x}) without labels'
         expect(name, split is None or isinstance(split, Split), "an edgecompile.task.Split or None", hint)
@@ -190,8 +190,9 @@ def full_fingerprint(task: Task, code: str) -> str:
 def arrays_digest(task: Task) -> str:
     """Fingerprint of arrays: for data of which nothing else is known."""
     digest = hashlib.sha256(f"{task.name} {task.kind} {task.metric.name if task.metric else None}".encode())
-    for name, split in (("train", task.train), ("test", task.test)):
-        for part, arrays in (("x", split.x), ("y", split.y or {})) if split else ():
+    for name, split in task.splits.items():
+        groups = {} if split.groups is None else {"": split.groups}
+        for part, arrays in (("x", split.x), ("y", split.y or {}), ("groups", groups)):
             for key, array in sorted(arrays.items()):
                 digest.update(f"\0{name} {part} {key} {array.dtype.str} {array.shape}\0".encode())
                 digest.update(np.ascontiguousarray(array).data)

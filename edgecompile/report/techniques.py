@@ -250,7 +250,7 @@ def search(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
         {**trial, "settings": _settings(trial["settings"]), "chosen": trial["settings"] == found["chosen"]}
         for trial in found["trials"]
     ]
-    return {"metric": found["metric"], "max_drop": found["max_drop"], "rows": rows}
+    return {"metric": found["metric"], "budget": found["budget"], "rows": rows}
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ REFERENCE = (
 TRAINING = catalog.Training(epochs=40, learning_rate=2e-3, batch_size=64)
 
 TRAIN = "kws/speech_commands_v2_test_rest3890_mfcc.npz"
+_SHIFT = 5  # frames of 20 ms
 TEST = "kws/kws01_mlperf1000.npz"
 
 
@@ -82,8 +83,19 @@ def task(root: Path | None) -> Task:
         train=split(TRAIN),
         test=split(TEST),
         metric=metrics.accuracy,
+        augment=_augment,
         fingerprint=catalog.fingerprint("ds_cnn", root),
     )
+
+
+def _augment(x: Any, seed: Any) -> Any:
+    """Each batch up to 5 frames earlier or later, as the reference shifts the sound by up to 0.1 s."""
+    import tensorflow as tf
+
+    frames = tf.random.stateless_uniform([], seed, -_SHIFT, _SHIFT + 1, tf.int32)
+    padded = tf.pad(x[""], [[0, 0], [_SHIFT, _SHIFT], [0, 0], [0, 0]], "SYMMETRIC")
+    shape = tf.shape(x[""])
+    return {"": tf.ensure_shape(tf.slice(padded, [0, _SHIFT + frames, 0, 0], shape), x[""].shape)}
 
 
 def _speaker(name: str) -> str:

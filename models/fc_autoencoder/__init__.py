@@ -53,7 +53,7 @@ def windows(logmel: Array) -> Array:
 
 
 def task(root: Path | None) -> Task:
-    """17,640 windows of 90 normal clips to train, unlabelled, grouped by clip; 248 test clips of 196 windows, labelled 1 = anomaly."""
+    """17,640 windows of 90 normal clips to train, grouped by clip; 248 test clips, labelled 1 = anomaly."""
     (train,) = require("fc_autoencoder", root, [TRAIN])
     (test,) = require("fc_autoencoder", root, [TEST])
     (normal,) = read_npz(train, "logmel")
