@@ -64,6 +64,31 @@ def test_a_student_follows_its_teacher_where_labels_say_nothing(tmp_path: Path, 
     assert taught < 0.05
 
 
+def test_mixtures_of_samples_teach_too(tmp_path: Path) -> None:
+    teacher = network(8, 1)
+    mixed = distil(network(8, 2), teacher, Distillation(weight=1.0, mixup=True), tmp_path / "mixed")
+    assert mixed < distil(network(8, 2), teacher, None, tmp_path / "alone") / 2
+
+
+def test_mixtures_need_numbers_that_can_be_mixed(tmp_path: Path) -> None:
+    import tf_keras
+    from tf_keras import layers
+
+    from edgecompile.errors import DataError
+
+    words = tf_keras.Sequential(
+        [layers.Input((5,), dtype="int32"), layers.Embedding(9, 4), layers.Flatten(), layers.Dense(3)]
+    )
+    x = RNG.integers(0, 9, (40, 5)).astype(np.int32)
+    split = Split({"": x}, {"": np.arange(40) % 3})
+    task = Task("t", CLASSIFICATION, split, split, accuracy, fingerprint="t")
+    ctx = Context(tmp_path, tmp_path, task, "float", LoadOptions(), 0, None, None, lambda _: None)
+    schedule = Schedule(1, 1e-2, 32, distillation=Distillation(weight=1.0, mixup=True))
+    specs = (TensorInfo("in", (-1, 5), "int32"),), (TensorInfo("out", (-1, 3), "float32"),)
+    with pytest.raises(DataError, match="mixup needs floating point inputs"):
+        Trainer(words, *specs, task, schedule, ctx, teacher=words).run()
+
+
 def test_attention_of_a_narrower_student_comes_nearer(tmp_path: Path) -> None:
     import tf_keras
 
@@ -144,7 +169,12 @@ def test_a_recipe_distils_from_the_model_itself_or_from_another(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("line", "says"),
-    [("weight = 0.0", "weight is 0.0"), ("temperature = -1.0", "temperature"), ('layers = ["a"]', "features = 0")],
+    [
+        ("weight = 0.0", "weight is 0.0"),
+        ("temperature = -1.0", "temperature"),
+        ("mixup = true", "mixtures have no labels"),
+        ('layers = ["a"]', "features = 0"),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, line: str, says: str) -> None:
     text = f'[[steps]]\nstage = "qat"\n[steps.distillation]\n{line}\n[[steps]]\nstage = "convert"\n'

@@ -16,7 +16,10 @@ from edgecompile.task import AUTOENCODER, Split, Task, align
 
 @dataclass(frozen=True)
 class Batches:
-    """x, y: arrays by the names of `inputs` and `outputs`; y is None where a model learns to give its input back."""
+    """x, y: arrays by the names of `inputs` and `outputs`; y is None where a model learns to give its input back.
+
+    mixed: samples are mixtures of two, in ratios drawn anew for each; labels stay those of the first.
+    """
 
     task: Task
     inputs: tuple[TensorInfo, ...]
@@ -25,16 +28,24 @@ class Batches:
     size: int
     x: dict[str, Any]
     y: dict[str, Any] | None
+    mixed: bool = False
 
     @staticmethod
     def of(
-        task: Task, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...], seed: int, size: int
+        task: Task,
+        inputs: tuple[TensorInfo, ...],
+        outputs: tuple[TensorInfo, ...],
+        seed: int,
+        size: int,
+        *,
+        mixed: bool = False,
     ) -> Batches:
         """The samples the task doesn't hold out. DataError where they or their labels don't fit the model."""
         fit, _ = task.split(seed)
-        return Batches(
-            task, inputs, outputs, seed, min(size, len(fit)), align(fit.x, inputs), _labels(task, fit, outputs)
-        )
+        x, y = align(fit.x, inputs), _labels(task, fit, outputs)
+        if mixed and not all(spec.dtype.startswith("float") for spec in inputs):
+            raise DataError("mixup needs floating point inputs", hint="set mixup = false in the recipe's distillation")
+        return Batches(task, inputs, outputs, seed, min(size, len(fit)), x, y, mixed)
 
     @property
     def steps(self) -> int:
@@ -57,10 +68,14 @@ class Batches:
         def batch(index: Any, rows: Any) -> Any:
             # float before augmentation: brightness or shifts of uint8 images would wrap or round
             x = {name: tf.cast(tf.gather(x_all[name], rows), dtypes[name]) for name in names}
+            draw = tf.stack([tf.cast(index, tf.int32), self.seed * 1009 + number])
             if augment is not None:
                 keyed = {"": x[names[0]]} if len(names) == 1 else x
-                keyed = augment(keyed, tf.stack([tf.cast(index, tf.int32), self.seed * 1009 + number]))
+                keyed = augment(keyed, draw)
                 x = {names[0]: keyed[""]} if len(names) == 1 else keyed
+            if self.mixed:
+                ratios = tf.random.stateless_uniform([self.size], draw + 1)
+                x = {name: _mixed(array, ratios) for name, array in x.items()}
             if y_all is None:
                 y = tuple(x[name] for name in names)
             else:
@@ -80,6 +95,14 @@ class Batches:
         if self.y is None:
             return list(x.values()), [self.x[spec.name][:n] for spec in self.inputs]
         return list(x.values()), [self.y[spec.name][:n] for spec in self.outputs]
+
+
+def _mixed(x: Any, ratios: Any) -> Any:
+    """Each sample of [n, ...] with the one that stands opposite in the batch."""
+    import tensorflow as tf
+
+    by = tf.reshape(tf.cast(ratios, x.dtype), [-1] + [1] * (len(x.shape) - 1))
+    return by * x + (1 - by) * tf.reverse(x, [0])
 
 
 def _try_augment(augment: Callable[[Any, Any], Any], x: dict[str, Any]) -> None:

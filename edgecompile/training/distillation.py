@@ -25,12 +25,17 @@ class Distillation:
         3.1) and vectors by the similarities of samples (Tung and Mori, "Similarity-Preserving Knowledge
         Distillation" (2019), section 3), since both let the student have fewer channels than the teacher.
     layers: names of the layers compared, the same in both models; (): the last of each resolution.
+    mixup: teacher and student see mixtures of two samples in a random ratio (Zhang et al., "mixup" (2018), section 2),
+        for which the teacher has an answer and no label does: with few samples much more of the teacher is seen
+        (Beyer et al., "Knowledge distillation: A good teacher is patient and consistent" (2022), section 3). Floating
+        point inputs only; weight must be 1.
     """
 
     weight: float = 0.5
     temperature: float = 4.0
     features: float = 0.0
     layers: tuple[str, ...] = ()
+    mixup: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -39,6 +44,7 @@ class Distillation:
             temperature=(self.temperature, self.temperature > 0, "a number above 0"),
             features=(self.features, self.features >= 0, "0 or more"),
             layers=(self.layers, not self.layers or self.features > 0, "empty where features = 0"),
+            mixup=(self.mixup, not self.mixup or self.weight == 1, "false where weight < 1: mixtures have no labels"),
         )
 
 

@@ -60,11 +60,18 @@ class Trainer:
         # Both lists are taken once: freezing BatchNorm would change what the model lists, and in which order.
         self._variables = [*self.model.variables, *self.hooks.variables]
         self._trained = list(self.model.trainable_variables)
-        self._batches = Batches.of(self.task, self.inputs, self.outputs, self.ctx.seed, self.schedule.batch_size)
+        config = self.schedule.distillation
+        self._batches = Batches.of(
+            self.task,
+            self.inputs,
+            self.outputs,
+            self.ctx.seed,
+            self.schedule.batch_size,
+            mixed=config is not None and config.mixup,
+        )
         self._losses = self._loss_functions()
         self._random = _random_generators(self.model)
         self._norms = _batchnorms(self.model)
-        config = self.schedule.distillation
         self._teaching = Teaching(config, self.teacher, self.model, self.task.kind) if config else None
         with _precision(self.schedule.precision):
             return self._run()

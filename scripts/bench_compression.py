@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""What compression buys on real models: one resumable row a command.
+
+    .venv/bin/python scripts/bench_compression.py --list
+    .venv/bin/python scripts/bench_compression.py tiny-ic [--out DIR]
+
+A row runs `edgecompile build` with a recipe of scripts/compression_rows/recipes and the data in EDGECOMPILE_DATA, and
+writes docs/benchmarks/ROW.json and, in the folder --out names, model.tflite. Whatever a row has finished
+is in edgecompile's cache: the same command goes on after a kill. `--table` prints the rows there are as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from compression_rows import table, tiny
+from compression_rows.common import ROOT, Row, facts
+
+ROWS: dict[str, Row] = {**tiny.ROWS}
+RESULTS = ROOT / "docs" / "benchmarks"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("row", nargs="?", choices=sorted(ROWS), metavar="ROW")
+    parser.add_argument("--out", type=Path, help="folder of the row's bundle [default: build/bench/ROW]")
+    parser.add_argument("--list", action="store_true", help="name all rows")
+    parser.add_argument("--table", action="store_true", help="print the results there are as Markdown tables")
+    given = parser.parse_args()
+    if given.list:
+        width = max(map(len, ROWS))
+        print("\n".join(f"{name:<{width}}  {row.summary}" for name, row in ROWS.items()))
+    elif given.table:
+        print(table.markdown(RESULTS))
+    elif given.row is None:
+        parser.error("name a row, or give --list")
+    else:
+        run(given.row, (given.out or ROOT / "build" / "bench" / given.row).resolve())
+
+
+def run(name: str, out: Path) -> None:
+    result: dict[str, Any] = {"row": name, "summary": ROWS[name].summary, **facts(), **ROWS[name].run(out)}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{name}: {out / 'model.tflite'}\n{path.relative_to(ROOT)} is written")
+
+
+if __name__ == "__main__":
+    main()
