@@ -19,10 +19,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from compression_rows import table, tiny
+from compression_rows import collaborative, costs, mobilenet, precision, searching, structured, table, tiny
 from compression_rows.common import ROOT, Row, facts
 
-ROWS: dict[str, Row] = {**tiny.ROWS}
+ROWS: dict[str, Row] = {
+    **tiny.ROWS,
+    **mobilenet.ROWS,
+    **collaborative.ROWS,
+    **structured.ROWS,
+    **searching.ROWS,
+    **precision.ROWS,
+    **costs.ROWS,
+}
 RESULTS = ROOT / "docs" / "benchmarks"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import json
 import lzma
 import shutil
 import struct
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import run_cli
 
 from edgecompile import packing
 from edgecompile.errors import EdgecompileError, MissingDependencyError, ModelError
@@ -114,3 +116,19 @@ def test_zstd_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingDependencyError, match="needs the package zstandard") as caught:
         packing.compress(b"weights", "zstd")
     assert caught.value.hint == "pip install zstandard, or take xz or gzip"
+
+
+def test_a_build_packs_its_model_and_says_what_each_step_bought(tmp_path: Path) -> None:
+    done = run_cli("build", "digits", "--recipe", "int8", "--pack", "xz", "--out", "b", cwd=tmp_path)
+    assert done.code == 0, done.err
+    model, packed = tmp_path / "b" / "model.tflite", tmp_path / "b" / "model.tflite.xz"
+    assert lzma.decompress(packed.read_bytes()) == model.read_bytes()
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert manifest["files"][packed.name]["bytes"] == packed.stat().st_size
+    quantized, slim = manifest["techniques"]
+    assert (quantized["stages"], slim["stages"]) == (["quantize"], ["slim"])
+    assert slim["bytes"] == model.stat().st_size < quantized["bytes"]
+    assert slim["packed"]["xz"] == packed.stat().st_size
+    again = run_cli("build", "digits", "--recipe", "int8", "--out", "b", cwd=tmp_path)  # in the place of the first
+    assert again.code == 0, again.err
+    assert not packed.exists()

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from edgecompile.recipe import read_recipe
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("quickstart", "test", "test-slow", "lint", "system-packages")
 
@@ -225,3 +227,18 @@ def test_the_overhead_benchmark_compares_like_with_like(tmp_path: Path) -> None:
     assert median["bare"] > 0
     assert found["difference"] == pytest.approx(median["ours"] - median["bare"], abs=1e-3)
     assert [line.split()[0] for line in done.stdout.splitlines()[-3:]] == ["bare", "ours", "difference"]
+
+
+def test_every_row_of_the_compression_benchmark_is_listed_and_has_a_sound_recipe() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "bench_compression.py", "--list"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert {"tiny-ic", "tiny-kws", "tiny-ad", "tiny-vww"} <= set(names)
+    recipes = sorted((ROOT / "scripts" / "compression_rows" / "recipes").glob("*.toml"))
+    assert recipes
+    for path in recipes:
+        assert read_recipe(path).steps
