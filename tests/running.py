@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -21,6 +22,13 @@ class Run:
 
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "edgecompile", *map(str, arguments)]
+
+
+def left_in_cache(bundle: Path, cache: Path, stage: str) -> Path:
+    """The model that a stage of the bundle's own build left; builds beside it may have left others of that stage."""
+    (made,) = (r for r in json.loads((bundle / "manifest.json").read_text())["history"] if r["stage"] == stage)
+    folder = cache / "stages" / str(made["key"])
+    return folder / str(json.loads((folder / "artifact.json").read_text())["files"]["model"])
 
 
 def run_cli(
@@ -59,6 +67,7 @@ def run_until(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_hear_interrupts,
     )
     seen = []
     assert process.stderr is not None
@@ -69,6 +78,11 @@ def run_until(
             break
     rest = process.stderr.read()
     return Run(process.wait(timeout=60), "", "".join(seen) + rest)
+
+
+def _hear_interrupts() -> None:
+    """What a shell starts in the background ignores SIGINT, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def digest(folder: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from running import left_in_cache
 
 from edgecompile import compare as verdicts
 from edgecompile.backends.litert import REFERENCE, LiteRtRunner
@@ -34,26 +35,15 @@ TEXT = "models/text/sst2_transformer_fp32.tflite"
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def converted(cache_folder: Path, stage: str) -> Path:
-    """The digits' model as the stage of the bundle's build left it: inner tensors have their names still."""
-    for record in sorted((cache_folder / "stages").glob("*/artifact.json")):
-        made = json.loads(record.read_text())
-        stages = {stage["stage"]: stage for stage in made["history"]}
-        if made["history"][-1]["stage"] == stage and stages.get("train", {}).get("config", {}).get("model") == "digits":
-            return record.parent / str(made["files"]["model"])
-    raise AssertionError(f"the build left no {stage} in its cache")
-
-
 @pytest.fixture(scope="module")
 def digits_float(digits_bundle: Path, cache_folder: Path) -> Path:
-    del digits_bundle
-    return converted(cache_folder, "convert")
+    """As converted: inner tensors have their names still."""
+    return left_in_cache(digits_bundle, cache_folder, "convert")
 
 
 @pytest.fixture(scope="module")
 def digits_int8(digits_bundle: Path, cache_folder: Path) -> Path:
-    del digits_bundle
-    return converted(cache_folder, "quantize")
+    return left_in_cache(digits_bundle, cache_folder, "quantize")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import run_cli
+from running import left_in_cache, run_cli
 
 from edgecompile.errors import ModelError
 from edgecompile.layers import inspect_builtin, inspect_source
@@ -17,12 +17,7 @@ from edgecompile.loaders.base import LoadOptions
 @pytest.fixture(scope="module")
 def trained(digits_bundle: Path, cache_folder: Path) -> Path:
     """The digits' float model, as the build trained it."""
-    del digits_bundle
-    for record in (cache_folder / "stages").glob("*/artifact.json"):
-        made = json.loads(record.read_text())
-        if made["history"][-1]["stage"] == "train" and "digits" in json.dumps(made["history"]):
-            return record.parent / made["files"]["model"]
-    raise AssertionError("the build left no trained model in its cache")
+    return left_in_cache(digits_bundle, cache_folder, "train")
 
 
 def inspected(model: Path | str, cwd: Path) -> dict[str, Any]:
