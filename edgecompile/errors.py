@@ -93,7 +93,7 @@ class AccuracyGateError(EdgecompileError):
 
 class ParityGateError(EdgecompileError):
     exit_code = 21
-    summary = "gate: an engine's outputs differ too far from the reference kernels'"
+    summary = "gate: an engine's outputs differ too far from the reference kernels', or (diff) two models part"
 
 
 class SizeGateError(EdgecompileError):

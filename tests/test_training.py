@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -43,12 +44,13 @@ def train(
     epochs: int = 1,
     report: Callable[[Progress], None] = lambda _: None,
     tensorboard: Path | None = None,
+    precision: str = "float32",
 ) -> Result:
     work.mkdir(exist_ok=True)
     ctx = Context(work, work, of, "float", LoadOptions(), 0, None, tensorboard, report)
     inputs = (TensorInfo("in", tuple(d or -1 for d in model.input_shape), "float32"),)
     outputs = (TensorInfo("out", tuple(d or -1 for d in model.output_shape), "float32"),)
-    return Trainer(model, inputs, outputs, of, Schedule(epochs, 1e-2, 64), ctx).run()
+    return Trainer(model, inputs, outputs, of, Schedule(epochs, 1e-2, 64, precision=precision), ctx).run()
 
 
 @pytest.mark.parametrize(
@@ -238,3 +240,29 @@ def test_labels_of_groups_do_not_disturb_an_autoencoder() -> None:
 def test_two_samples_are_one_to_fit_and_one_to_validate() -> None:
     fit, held = Task("t", CLASSIFICATION, Split({"": X[:2]}, {"": np.array([0, 1])}), None, accuracy, "").split(0)
     assert (len(fit), len(held)) == (1, 1)
+
+
+@pytest.mark.parametrize("channels", [11, 16])  # BatchNorm stays in float32, and goes along
+def test_bfloat16_learns_as_float32_does(tmp_path: Path, channels: int) -> None:
+    import tf_keras
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 8, 8, 1)).astype(np.float32)
+    of = task((x.mean((1, 2, 3)) > 0).astype(np.int64), CLASSIFICATION, x=x)
+    before = dict(os.environ)
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        init = tf_keras.initializers.GlorotUniform(seed=1)
+        model = tf_keras.Sequential(
+            [
+                tf_keras.layers.Input((8, 8, 1)),
+                tf_keras.layers.Conv2D(channels, 3, kernel_initializer=init),
+                tf_keras.layers.BatchNormalization(),
+                tf_keras.layers.GlobalAveragePooling2D(),
+                tf_keras.layers.Dense(2, "softmax", kernel_initializer=init),
+            ]
+        )
+        losses[precision] = train(model, of, tmp_path / precision, 30, precision=precision).losses
+    assert losses["bfloat16"][-1] < losses["bfloat16"][0] / 2
+    assert losses["bfloat16"][-1] == pytest.approx(losses["float32"][-1], rel=0.2)
+    assert dict(os.environ) == before

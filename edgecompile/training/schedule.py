@@ -20,7 +20,7 @@ class Schedule:
         as inference does (Krishnamoorthi, "Quantizing deep convolutional networks" (2018), section 3.2.4); 1: never.
     distillation: what of the loss comes from a teacher; None: nothing.
     precision: "bfloat16" computes convolutions and matrix products in it where the CPU has instructions for it
-        (AMX, AVX-512 BF16), and in float32 elsewhere; weights, BatchNorm and losses stay float32.
+        (AMX, AVX-512 BF16), and in float32 elsewhere; weights, BatchNorm's statistics and losses stay float32.
     """
 
     epochs: int

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from edgecompile.task import Task
 from edgecompile.training.batches import Batches
 from edgecompile.training.distillation import Teaching
 from edgecompile.training.logs import summarize
+from edgecompile.training.precision import bfloat16
 from edgecompile.training.schedule import BFLOAT16, Hooks, Result, Schedule
 from edgecompile.units import format_seconds
 
@@ -73,7 +74,7 @@ class Trainer:
         self._random = _random_generators(self.model)
         self._norms = _batchnorms(self.model)
         self._teaching = Teaching(config, self.teacher, self.model, self.task.kind) if config else None
-        with _precision(self.schedule.precision):
+        with bfloat16(self._norms) if self.schedule.precision == BFLOAT16 else nullcontext():
             return self._run()
 
     def _run(self) -> Result:
@@ -260,20 +261,6 @@ class Trainer:
             output_loss(self.task, spec.name, label, np.asarray(score))
             for spec, label, score in zip(self.outputs, labels, scores, strict=True)
         ]
-
-
-@contextmanager
-def _precision(name: str) -> Iterator[None]:
-    """TensorFlow's own rewrite of convolutions and matrix products to bfloat16, for what is traced within."""
-    import tensorflow as tf
-
-    option = "auto_mixed_precision_onednn_bfloat16"
-    before = tf.config.optimizer.get_experimental_options().get(option, False)
-    tf.config.optimizer.set_experimental_options({option: name == BFLOAT16})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({option: before})
 
 
 def _batchnorms(model: Any) -> list[Any]:
