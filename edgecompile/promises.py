@@ -74,7 +74,7 @@ def check(model: TfliteModel, promised: Mapping[str, Mapping[str, Any]]) -> dict
     """
     kept = {}
     for layer, promise in promised.items():
-        tensors = [t for t in _int8(model) if _names(t.name, layer)]
+        tensors = [t for t in _int8(model) if is_of(t.name, layer)]
         if not tensors:
             raise CompressionGateError(
                 f"layer {layer!r} was promised {_words(promise)}, and no int8 weights of that name are in the .tflite",
@@ -112,6 +112,6 @@ def _words(promise: Mapping[str, Any]) -> str:
     return " and ".join(parts)
 
 
-def _names(tensor: str, layer: str) -> bool:
+def is_of(tensor: str, layer: str) -> bool:
     """Whether the converter named the tensor after the layer or its quantization-aware wrapper."""
     return bool({layer, f"quant_{layer}"} & set(re.split("[/;:]", tensor)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from edgecompile.errors import ConversionError, UnsupportedLayerError
 from edgecompile.preserving import preserving_scheme
 from edgecompile.stages.base import Context
 from edgecompile.stages.trainable import trainable_model
+from edgecompile.task import Array
 from edgecompile.ties import Ties
+
+_LEAST_RANGE = 1e-3  # of an activation that is always zero
 
 
 def quantization_aware(model: Any, ties: Mapping[str, Ties] | None = None) -> tuple[Any, list[str]]:
@@ -52,6 +56,58 @@ def quantization_aware(model: Any, ties: Mapping[str, Ties] | None = None) -> tu
             hint="take recipe int8 (post-training), which needs no change of the graph",
         ) from problem
     return twin, left_float
+
+
+def calibrate(twin: Any, batches: Iterable[Sequence[Array]]) -> None:
+    """Set the ranges of a new twin's activations to the widest that they have on these inputs, [n, ...] each.
+
+    TF-MOT starts all of them at [-6, 6] and moves them by a thousandth of the difference a step: a short training
+    ends before ranges that lie elsewhere are reached, and has learnt to live with clipped activations until then.
+    """
+    import tensorflow as tf
+    from tensorflow_model_optimization.python.core.quantization.keras.quantizers import (
+        MovingAverageQuantizer,
+        Quantizer,
+    )
+
+    seen: dict[Any, tuple[Any, Any]] = {}
+
+    class Observe(MovingAverageQuantizer):  # type: ignore[misc]
+        def __call__(self, inputs: Any, *_: Any, weights: Any) -> Any:
+            key = (weights["min_var"].ref(), weights["max_var"].ref())
+            least, most = seen.get(key, (0.0, 0.0))  # zero has to be in the range
+            seen[key] = (min(least, float(tf.reduce_min(inputs))), max(most, float(tf.reduce_max(inputs))))
+            return inputs
+
+    class Pass(Quantizer):  # type: ignore[misc]
+        def __call__(self, inputs: Any, *_: Any, weights: Any) -> Any:
+            del weights  # the first training step sets a kernel's range, and until then it would be clipped too
+            return inputs
+
+    kernels, activations = _quantizers(twin)
+    with ExitStack() as undo:
+        for quantizers, instead in ((kernels, Pass), (activations, Observe)):
+            for quantizer in quantizers:
+                undo.callback(setattr, quantizer, "__class__", type(quantizer))
+                quantizer.__class__ = instead
+        for batch in batches:
+            twin(batch[0] if len(batch) == 1 else list(batch), training=False)
+    for (low, high), (least, most) in seen.items():
+        low.deref().assign(least)
+        high.deref().assign(max(most, least + _LEAST_RANGE))
+
+
+def _quantizers(twin: Any) -> tuple[list[Any], list[Any]]:
+    """(of kernels, of activations whose range moves), each once."""
+    from tensorflow_model_optimization.python.core.quantization.keras.quantizers import MovingAverageQuantizer
+
+    kernels, others = [], []
+    for layer in twin.layers:
+        kernels += [quantizer for _, quantizer, _ in getattr(layer, "_weight_vars", ())]
+        others += [activation.quantizer for activation in getattr(layer, "_quantize_activations", ())]
+        others += [*(getattr(layer, "_output_quantizers", None) or ()), getattr(layer, "quantizer", None)]
+    moving = [quantizer for quantizer in others if isinstance(quantizer, MovingAverageQuantizer)]
+    return list({id(q): q for q in kernels}.values()), list({id(q): q for q in moving}.values())
 
 
 def kernel_variables(twin: Any) -> dict[str, Any]:

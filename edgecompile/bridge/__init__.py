@@ -6,7 +6,7 @@ the outputs on real samples are compared with the original's. `flatten` inlines 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from edgecompile.bridge import compare, flat, graph
 from edgecompile.bridge.build import Builder
 from edgecompile.errors import ModelError
 
-__all__ = ["BridgeResult", "flatten", "to_tf_keras"]
+__all__ = ["BridgeResult", "bypass", "flatten", "to_tf_keras"]
 
 
 @dataclass(frozen=True)
@@ -59,3 +59,9 @@ def flatten(model: Any) -> Any:
     """A flat functional tf_keras.Model that computes what `model` does: nested models inlined, Sequential made
     functional, weights copied, names and order of inputs and outputs kept. `model` itself where it is flat."""
     return flat.flatten(model)
+
+
+def bypass(model: Any, names: Collection[str]) -> Any:
+    """A flat copy without the layers of these names, each of one input: what they were given is what they give.
+    Inputs and outputs keep their names and order."""
+    return flat.bypass(model, names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from edgecompile.bridge.graph import Names
@@ -24,6 +24,11 @@ def flatten(model: Any) -> Any:
     return _Copy(model).run()
 
 
+def bypass(model: Any, names: Collection[str]) -> Any:
+    """See `edgecompile.bridge.bypass`."""
+    return _Copy(model, names).run()
+
+
 def _is_graph(layer: Any) -> bool:
     import tf_keras
     from tf_keras.src.engine.functional import Functional
@@ -36,8 +41,9 @@ def _is_graph(layer: Any) -> bool:
 class _Copy:
     """One copy of one model: layers are cloned, since a name can only be given to a new one."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, without: Collection[str] = ()) -> None:
         self._model = model
+        self._without = without
         self._names = Names([layer.name for layer in model.layers])
         self._layers: dict[int, Any] = {}
 
@@ -73,7 +79,7 @@ class _Copy:
                     lambda v: values.get(id(v), v), (list(node.call_args), dict(node.call_kwargs))
                 )
                 layer = node.layer
-                if isinstance(layer, tf_keras.layers.InputLayer):
+                if isinstance(layer, tf_keras.layers.InputLayer) or layer.name in self._without:
                     outputs = tf.nest.flatten(args)
                 elif _is_graph(layer):
                     tensors = args[0] if args else kwargs["inputs"]

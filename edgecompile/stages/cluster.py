@@ -10,6 +10,7 @@ import numpy as np
 
 from edgecompile.artifact import KERAS, Artifact
 from edgecompile.errors import CompressionGateError
+from edgecompile.folding import fold_dense_batchnorm
 from edgecompile.loaders.base import save_keras
 from edgecompile.promises import distinct
 from edgecompile.stages.base import Context, Outcome, Progress, require
@@ -59,7 +60,8 @@ class Cluster(TrainedStage):
         )
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
-        model = trainable_model(artifact, ctx)
+        # Clusters of a kernel that is folded afterwards would be others in each of its columns.
+        model, folded = fold_dense_batchnorm(trainable_model(artifact, ctx))
         before = [v.numpy() for v in model.trainable_variables]
         chosen, dense = self._choose(model)
         ties: dict[str, Ties] = {}
@@ -84,7 +86,11 @@ class Cluster(TrainedStage):
         save_keras(model, path)
         after = [v.numpy() for v in model.trainable_variables]
         metrics = {**training_metrics(result), **changed_weights(before, after), "values": values}
-        notes = (f"not clustered: {', '.join(dense)}",) if dense else ()
+        notes = tuple(
+            f"{what}: {', '.join(names)}"
+            for what, names in (("not clustered", dense), ("BatchNorm folded into the Dense layer before it", folded))
+            if names
+        )
         return Outcome(KERAS, {"model": path}, artifact.signature, metrics, notes)
 
     def _choose(self, model: Any) -> tuple[dict[str, tuple[Any, int]], list[str]]:

@@ -18,6 +18,7 @@ from edgecompile.quantization_aware import load_quantization_aware
 from edgecompile.stages.base import NOTHING, Context, Outcome
 from edgecompile.stages.evaluate import golden_inputs
 from edgecompile.tflite_file import TfliteModel, in_order, read
+from edgecompile.tflite_file.graph import WEIGHTS
 
 _FAITHFUL = 1e-3  # of the output's range: float32 summed in another order, through many layers
 
@@ -49,7 +50,7 @@ class Convert:
             result = read(in_order(result, artifact.signature, path))
         metrics: dict[str, Any] = {"bytes": path.stat().st_size}
         if artifact.kind == QAT:
-            _check_integer(result)
+            _check_integer(result, artifact.meta["float_layers"])
             metrics["kept"] = promises.check(result, artifact.meta["promised"])
         return Outcome(TFLITE, {"model": path}, result.signature, metrics)
 
@@ -58,9 +59,28 @@ def names(signature: Signature) -> tuple[list[str], list[str]]:
     return [t.name for t in signature.inputs], [t.name for t in signature.outputs]
 
 
-def _check_integer(model: TfliteModel) -> None:
-    """The converter leaves weights in float where it finds no ranges, and says nothing."""
-    if not any(t.is_constant and t.dtype == "int8" for t in model.main.tensors):
+def _check_integer(model: TfliteModel, left_float: Sequence[str]) -> None:
+    """The converter leaves weights in float where it finds no ranges for them, and says nothing.
+
+    left_float: names of the layers that were not made quantization-aware.
+    """
+    tensors = model.main.tensors
+    quantized = 0
+    for operator in model.main.operators:
+        if operator.name not in WEIGHTS:
+            continue
+        weights = tensors[operator.inputs[WEIGHTS[operator.name][0]]]
+        if not weights.is_constant:
+            continue
+        name = tensors[operator.outputs[0]].name
+        if weights.dtype == "int8":
+            quantized += 1
+        elif not any(promises.is_of(name, layer) for layer in left_float):
+            raise CompressionGateError(
+                f"{operator.name} {name!r} was trained for int8, and its weights became {weights.dtype}",
+                hint="take recipe int8 (post-training), and report it",
+            )
+    if not quantized:
         raise CompressionGateError("no weight of the quantization-aware model became int8", hint="take recipe int8")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,12 +11,18 @@ import numpy as np
 from edgecompile import promises
 from edgecompile.artifact import KERAS, QAT, Artifact
 from edgecompile.errors import CompressionGateError, UnsupportedLayerError
+from edgecompile.folding import fold_dense_batchnorm
 from edgecompile.loaders.base import save_keras
-from edgecompile.quantization_aware import kernel_variables, quantization_aware
+from edgecompile.quantization.calibration import draw
+from edgecompile.quantization_aware import calibrate, kernel_variables, quantization_aware
 from edgecompile.stages.base import Context, Outcome, require
 from edgecompile.stages.trainable import TrainedStage, changed_weights, train, trainable_model, training_metrics
+from edgecompile.task import Array
 from edgecompile.ties import Ties
 from edgecompile.training import Hooks
+
+_CALIBRATION = 256  # samples that activations get their first ranges from
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,9 @@ class Qat(TrainedStage):
         require(self.name, float_layers=(self.float_layers, self.float_layers in known, "'allow' or 'refuse'"))
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
-        base = trainable_model(artifact, ctx)
+        base, folded = fold_dense_batchnorm(trainable_model(artifact, ctx))
+        base_path, weights_path = ctx.out / "model.keras", ctx.out / "weights.npz"
+        save_keras(base, base_path)
         promised, ties = self._promises(base)
         model, left_float = quantization_aware(base, ties)
         if left_float and self.float_layers == "refuse":
@@ -54,6 +62,7 @@ class Qat(TrainedStage):
             )
         if left_float:
             ctx.say(f"left in float, TF-MOT can't quantize them: {', '.join(left_float)}")
+        calibrate(model, _batches(artifact, ctx))
         kernels = kernel_variables(model)
         self._check_tied(promised, kernels)
 
@@ -65,11 +74,19 @@ class Qat(TrainedStage):
         result = train(model, artifact.signature, self.schedule, ctx, Hooks(after_epoch=snap))
         after = [v.numpy() for v in model.trainable_variables]
         metrics = {**training_metrics(result), **changed_weights(before, after)}
-        base_path, weights_path = ctx.out / "model.keras", ctx.out / "weights.npz"
-        save_keras(trainable_model(artifact, ctx), base_path)
         np.savez(weights_path, *[v.numpy() for v in model.variables])
-        notes = (f"left in float (TF-MOT can't quantize them): {', '.join(left_float)}",) if left_float else ()
-        meta = {"float_layers": left_float, "promised": {name: p.to_json() for name, p in promised.items()}}
+        notes = tuple(
+            f"{what}: {', '.join(names)}"
+            for what, names in (
+                ("left in float (TF-MOT can't quantize them)", left_float),
+                ("BatchNorm folded into the Dense layer before it", folded),
+            )
+            if names
+        )
+        meta = {
+            "float_layers": [text.partition(" (")[0] for text in left_float],
+            "promised": {name: p.to_json() for name, p in promised.items()},
+        }
         return Outcome(QAT, {"model": base_path, "weights": weights_path}, artifact.signature, metrics, notes, meta)
 
     def _promises(self, model: Any) -> tuple[dict[str, promises.Promise], dict[str, Ties]]:
@@ -101,6 +118,14 @@ class Qat(TrainedStage):
                 f"TF-MOT doesn't quantize the weights of {', '.join(lost)}, which came pruned or clustered",
                 hint="leave these layers out of the pruning or clustering",
             )
+
+
+def _batches(artifact: Artifact, ctx: Context) -> Iterator[list[Array]]:
+    """Training samples without augmentation, drawn with the build's seed, as lists of the model's inputs."""
+    drawn = draw(ctx, artifact.signature, _CALIBRATION)
+    for start in range(0, len(drawn), _AT_ONCE):
+        some = drawn[start : start + _AT_ONCE]
+        yield [np.concatenate([sample[spec.name] for sample in some]) for spec in artifact.signature.inputs]
 
 
 def _kernel(layer: Any) -> Any:
