@@ -98,16 +98,19 @@ def calibrate(twin: Any, batches: Iterable[Sequence[Array]]) -> None:
 
 
 def _quantizers(twin: Any) -> tuple[list[Any], list[Any]]:
-    """(of kernels, of activations whose range moves), each once."""
-    from tensorflow_model_optimization.python.core.quantization.keras.quantizers import MovingAverageQuantizer
+    """(of kernels, of inputs and activations whose range is learnt), each once."""
+    from tensorflow_model_optimization.python.core.quantization.keras.quantizers import (
+        AllValuesQuantizer,
+        MovingAverageQuantizer,
+    )
 
     kernels, others = [], []
     for layer in twin.layers:
         kernels += [quantizer for _, quantizer, _ in getattr(layer, "_weight_vars", ())]
         others += [activation.quantizer for activation in getattr(layer, "_quantize_activations", ())]
         others += [*(getattr(layer, "_output_quantizers", None) or ()), getattr(layer, "quantizer", None)]
-    moving = [quantizer for quantizer in others if isinstance(quantizer, MovingAverageQuantizer)]
-    return list({id(q): q for q in kernels}.values()), list({id(q): q for q in moving}.values())
+    learnt = [q for q in others if isinstance(q, AllValuesQuantizer | MovingAverageQuantizer)]
+    return list({id(q): q for q in kernels}.values()), list({id(q): q for q in learnt}.values())
 
 
 def kernel_variables(twin: Any) -> dict[str, Any]:

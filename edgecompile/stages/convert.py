@@ -50,7 +50,7 @@ class Convert:
             result = read(in_order(result, artifact.signature, path))
         metrics: dict[str, Any] = {"bytes": path.stat().st_size}
         if artifact.kind == QAT:
-            _check_integer(result, artifact.meta["float_layers"])
+            check_integer(result, artifact.meta["float_layers"])
             metrics["kept"] = promises.check(result, artifact.meta["promised"])
         return Outcome(TFLITE, {"model": path}, result.signature, metrics)
 
@@ -59,7 +59,7 @@ def names(signature: Signature) -> tuple[list[str], list[str]]:
     return [t.name for t in signature.inputs], [t.name for t in signature.outputs]
 
 
-def _check_integer(model: TfliteModel, left_float: Sequence[str]) -> None:
+def check_integer(model: TfliteModel, left_float: Sequence[str]) -> None:
     """The converter leaves weights in float where it finds no ranges for them, and says nothing.
 
     left_float: names of the layers that were not made quantization-aware.
