@@ -3,22 +3,114 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+Json = dict[str, Any]
+Line = list[str]
+
 
 def markdown(folder: Path) -> str:
-    """One table a kind of row; rows that were not run are missing."""
+    """A table a kind of row; rows that were not run are missing."""
     rows = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    tiny = [_tiny(row) for name, row in rows.items() if name.startswith("tiny-")]
-    columns = ("row", "metric", "float", "model", "bytes", "of reference", "MACs", "of reference", "goal")
-    return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *tiny])
+    tables = []
+    for title, prefixes, columns, lines in _TABLES:
+        found = [line for name, row in rows.items() if name.startswith(prefixes) for line in lines(row)]
+        if found:
+            head = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+            tables.append("\n".join([f"### {title}", "", *head, *(f"| {' | '.join(line)} |" for line in found)]))
+    return "\n\n".join(tables)
 
 
-def _tiny(row: dict[str, Any]) -> str:
+def _tiny(row: Json) -> list[Line]:
     goal = ", ".join(f"{name} {'reached' if ok else 'NOT reached'}" for name, ok in row["goal"].items())
-    return (
-        f"| {row['row']} | {row['metric']} | {row['test']['source']:.4f} | {row['test']['model']:.4f} "
-        f"| {row['file_bytes']['model']:,} | {row['share_of_reference']['bytes']:.1%} "
-        f"| {row['macs']['model']:,} | {row['share_of_reference']['macs']:.1%} | {goal} |"
-    )
+    sizes, macs, share = row["file_bytes"], row["macs"], row["share_of_reference"]
+    first = [row["row"], row["metric"], f"{row['test']['source']:.4f}", f"{row['test']['model']:.4f}"]
+    first += [f"{sizes['model']:,}", f"{share['bytes']:.1%}", f"{macs['model']:,}", f"{share['macs']:.1%}", goal]
+    return [first, *(_point(row, point) for point in row.get("frontier", ()))]
+
+
+def _point(row: Json, point: Json) -> Line:
+    reference = row["reference"]
+    line = [f"{row['row']}, keep {point['keep']}", row["metric"], "", f"{point['test']:.4f}"]
+    line += [f"{point['bytes']:,}", f"{point['bytes'] / reference['bytes']:.1%}"]
+    line += [f"{point['macs']:,}", f"{point['macs'] / reference['macs']:.1%}", "a point of the frontier"]
+    return line
+
+
+def _collaborative(row: Json) -> list[Line]:
+    kept = row["kept"]
+    zeros, values = (f"{kept['least_zeros']:.1%}", str(kept["most_values"])) if kept else ("", "")
+    test = row["test"]
+    sizes = [f"{row['file_bytes']['model']:,}", f"{row['gzip_bytes']['model']:,}", f"{row['xz_bytes']:,}"]
+    return [[row["row"], f"{test['source']:.4f}", f"{test['model']:.4f}", zeros, values, *sizes]]
+
+
+def _structured(row: Json) -> list[Line]:
+    def line(name: str, ratio: float) -> Line:
+        made = row["variants"][name]
+        accuracy = [f"{made['test']['model']:.4f}", f"{made['drop']:.2f}"]
+        return [f"{row['row']}, {name}", *accuracy, f"{row['share_of_macs'][name]:.1%}", f"{ratio:.2f}"]
+
+    return [line(name, ratio) for name, ratio in row["ratio_of_latency"].items()]
+
+
+def _auto(row: Json) -> list[Line]:
+    sizes, test = row["bytes_against_qat"], row["test"]
+    line = [row["row"], f"{test['source']:.4f}", f"{test['model']:.4f}", f"{sizes['auto']:,}", f"{sizes['qat']:,}"]
+    return [[*line, f"{row['qat']['test']['model']:.4f}", str(row["evaluations"]), f"{row['minutes']:.1f}"]]
+
+
+def _mixed(row: Json) -> list[Line]:
+    kept = f"{len(row['kept'])} of {row['operators']}"
+    tests = [f"{row['test']['source']:.4f}", f"{row['int8']['test']:.4f}", f"{row['mixed']['test']:.4f}"]
+    return [[row["row"], *tests, kept, str(row["evaluations"]), f"{row['file_bytes']['model']:,}"]]
+
+
+def _cost(row: Json) -> list[Line]:
+    spent = [f"{row['minutes']:.1f}", f"{row['peak_rss_mb']:,.0f}"]
+    return [
+        [row["row"].removeprefix("cost-"), *spent, f"{row['test']['model']:.4f}", f"{row['file_bytes']['model']:,}"]
+    ]
+
+
+_Table = tuple[str, tuple[str, ...], tuple[str, ...], Callable[[Json], list[Line]]]
+_TABLES: tuple[_Table, ...] = (
+    (
+        "Against MLPerf Tiny's int8 reference models, at their quality targets",
+        ("tiny-",),
+        ("row", "metric", "float", "model", "file bytes", "of reference", "MACs", "of reference", "a third of both"),
+        _tiny,
+    ),
+    (
+        "Zeros and clusters kept in int8 weights",
+        ("qat-", "cqat-", "pqat-", "pcqat-"),
+        ("row", "float", "model", "fewest zeros", "most values", "file bytes", "gzip", "xz"),
+        _collaborative,
+    ),
+    (
+        "Half of the MACs by channels, and half of the weights zero",
+        ("structured-",),
+        ("variant", "accuracy", "drop, points", "MACs left", "times as fast as its dense form"),
+        _structured,
+    ),
+    (
+        "Recipe auto with --max-drop 1%, beside plain quantization-aware training",
+        ("auto-",),
+        ("row", "float", "auto", "file bytes", "QAT's", "QAT's accuracy", "evaluations", "minutes"),
+        _auto,
+    ),
+    (
+        "Mixed precision where plain int8 loses",
+        ("mixed-",),
+        ("row", "float", "int8", "mixed", "operators in float", "evaluations", "file bytes"),
+        _mixed,
+    ),
+    (
+        "What each recipe takes on ResNet8, 2 cores",
+        ("cost-",),
+        ("recipe", "minutes", "peak RSS, MiB", "accuracy", "file bytes"),
+        _cost,
+    ),
+)
