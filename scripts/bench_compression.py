@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from compression_rows import collaborative, costs, mobilenet, precision, searching, structured, table, tiny
-from compression_rows.common import ROOT, Row, facts
+from compression_rows.common import ROOT, Row, data_folder, facts
 
 ROWS: dict[str, Row] = {
     **tiny.ROWS,
@@ -53,6 +53,7 @@ def main() -> None:
 
 
 def run(name: str, out: Path) -> None:
+    data_folder()  # for the processes that a row starts, too
     result: dict[str, Any] = {"row": name, "summary": ROWS[name].summary, **facts(), **ROWS[name].run(out)}
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"

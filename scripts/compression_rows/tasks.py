@@ -99,3 +99,15 @@ def imagenet200() -> Task:
     order = np.random.default_rng(0).permutation(len(whole.test))
     first, second = whole.test.take(np.sort(order[:200])), whole.test.take(np.sort(order[200:]))
     return Task("imagenet200", CLASSIFICATION, first, second, metrics.accuracy, fingerprint="", validation=first)
+
+
+def breast_cancer() -> Task:
+    """Wisconsin's diagnostic data set, as scikit-learn brings it: 30 measurements, 2 classes; 284 of the 569 samples
+    train, calibrate and validate, the other 285 test."""
+    from sklearn.datasets import load_breast_cancer
+
+    found = load_breast_cancer()
+    order = np.random.default_rng(0).permutation(len(found.target))
+    x, y = found.data[order].astype(np.float32), found.target[order].astype(np.int64)
+    first, second = Split({"": x[:284]}, {"": y[:284]}), Split({"": x[284:]}, {"": y[284:]})
+    return Task("breast_cancer", CLASSIFICATION, first, second, metrics.accuracy, fingerprint="", validation=first)
