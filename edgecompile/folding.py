@@ -21,7 +21,12 @@ def fold_dense_batchnorm(model: Any) -> tuple[Any, list[str]]:
     """
     import tf_keras
 
-    folded = {layer.name: norm for layer in model.layers if (norm := _norm_after(layer)) is not None}
+    shown = {id(tensor) for tensor in model.outputs}
+    folded = {
+        layer.name: norm
+        for layer in model.layers
+        if (norm := _norm_after(layer)) is not None and id(layer.output) not in shown
+    }
     if not folded:
         return model, []
 

@@ -47,9 +47,11 @@ def preserving_scheme(ties: Mapping[str, Ties]) -> Any:
             model, found = super().apply(model, layer_quantize_map)
             registry = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
             for layer in model.layers:
-                if layer.name not in ties:
+                if layer.name not in ties or layer.name not in found:
                     continue
                 config = found[layer.name].get("quantize_config") or registry.get_quantize_config(layer)
+                if not hasattr(config, "weight_quantizer"):
+                    continue  # left in float; who asked for the ties looks for them afterwards
                 config = copy.copy(config)  # the registry gives all layers of a type the same one
                 config.weight_quantizer = Tied(config.weight_quantizer, ties[layer.name])
                 found[layer.name]["quantize_config"] = config

@@ -19,7 +19,7 @@ from edgecompile.task import Array
 from edgecompile.tflite_file import TfliteModel
 
 _SLACK = 0.01  # of a share of zeros: a threshold within equal weights, a kernel of few weights
-_SPARSE = 0.3  # a kernel with fewer zeros was not pruned, so there is no sparsity to keep in it
+_SPARSE = 0.02  # a kernel with fewer zeros was not pruned: training leaves next to none by itself
 _CLUSTERS = 256  # with more values a kernel was not clustered, even if some happen to be equal
 
 
@@ -49,14 +49,16 @@ def of_kernel(kernel: Array, *, sparsity: bool, clusters: bool) -> Promise | Non
 
 
 def _is_clustered(kernel: Array) -> bool:
-    """Whether weights other than zeros are equal, in the kernel or in every output channel, as no training leaves
-    them by itself."""
-
-    def shares(part: Array) -> bool:
-        values = len(np.unique(part[part != 0]))
-        return values <= _CLUSTERS and values < int(np.count_nonzero(part))
-
-    return shares(kernel) or all(shares(channel) for channel in np.moveaxis(kernel, -1, 0))
+    """Whether weights other than zeros are equal, in the kernel or in its output channels, as no training leaves them
+    by itself. A channel with few weights may have no two that are equal, and one that is all zeros has none."""
+    moved = kernel[kernel != 0]
+    values = len(np.unique(moved))
+    if values <= _CLUSTERS and values < moved.size:
+        return True
+    channels = [channel[channel != 0] for channel in np.moveaxis(kernel, -1, 0)]
+    counts = [len(np.unique(channel)) for channel in channels]
+    equal = any(count < channel.size for count, channel in zip(counts, channels, strict=True))
+    return equal and max(counts) <= _CLUSTERS
 
 
 def distinct(weights: Array, axis: int | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,8 +18,8 @@ from edgecompile.ties import Ties
 _LEAST_RANGE = 1e-3  # of an activation that is always zero
 
 
-def quantization_aware(model: Any, ties: Mapping[str, Ties] | None = None) -> tuple[Any, list[str]]:
-    """(the quantization-aware twin of a flat tf-keras model, names of the layers it leaves in float).
+def quantization_aware(model: Any, ties: Mapping[str, Ties] | None = None) -> tuple[Any, dict[str, str]]:
+    """(the quantization-aware twin of a flat tf-keras model, the layers it leaves in float and what they are).
 
     ties: by layer name, weights that have to stay equal, or zero, while the twin trains.
     Errors: UnsupportedLayerError where TF-MOT can't take the graph at all.
@@ -31,15 +31,17 @@ def quantization_aware(model: Any, ties: Mapping[str, Ties] | None = None) -> tu
     )
 
     registry = default_8bit_quantize_registry.Default8BitQuantizeRegistry()
-    left_float: list[str] = []
+    left_float: dict[str, str] = {}
 
     def annotate(layer: Any) -> Any:
         if isinstance(layer, tf_keras.layers.InputLayer):
             return layer
         shared = len(layer.inbound_nodes) > 1
-        if (registry.supports(layer) or _folds(layer)) and not shared:
+        # TFLite runs what TF-MOT makes of a transposed convolution in float, between a DEQUANTIZE and float factors.
+        transposed = isinstance(layer, tf_keras.layers.Conv2DTranspose)
+        if (registry.supports(layer) or _folds(layer)) and not shared and not transposed:
             return tfmot.quantization.keras.quantize_annotate_layer(layer)
-        left_float.append(f"{layer.name} ({'shared ' if shared else ''}{type(layer).__name__})")
+        left_float[layer.name] = f"{'shared ' if shared else ''}{type(layer).__name__}"
         return layer
 
     annotated = tf_keras.models.clone_model(model, clone_function=annotate)
@@ -56,6 +58,28 @@ def quantization_aware(model: Any, ties: Mapping[str, Ties] | None = None) -> tu
             hint="take recipe int8 (post-training), which needs no change of the graph",
         ) from problem
     return twin, left_float
+
+
+def may_stay_float(model: Any, left_float: Collection[str]) -> list[str]:
+    """Names of the layers with kernels that read, at once or through layers without kernels, what a layer left in float
+    gives: that has no range, and the converter may leave such a kernel in float."""
+    floating = set(left_float)
+    found = []
+    for layer in model.layers:
+        before = [tensor for node in layer.inbound_nodes for tensor in _sources(node)]
+        if not any(source.name in floating for source in before):
+            continue
+        if any("kernel" in weight.name for weight in layer.weights):
+            found.append(layer.name)
+        else:
+            floating.add(layer.name)
+    return [name for name in found if name not in left_float]
+
+
+def _sources(node: Any) -> list[Any]:
+    """The layers whose outputs a call of a layer read."""
+    layers = node.inbound_layers
+    return list(layers) if isinstance(layers, list | tuple) else [layers]
 
 
 def calibrate(twin: Any, batches: Iterable[Sequence[Array]]) -> None:

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgecompile.artifact import Artifact
-from edgecompile.errors import AccuracyGateError, CompressionGateError
+from edgecompile.errors import (
+    AccuracyGateError,
+    BudgetError,
+    CompressionGateError,
+    ConversionError,
+    NonFiniteError,
+    UnsupportedLayerError,
+)
 from edgecompile.stages.base import Stage, require
 from edgecompile.stages.convert import Convert
 from edgecompile.stages.factorize import Factorize
@@ -30,6 +37,9 @@ CHANNELS, RANK, SPARSITY = AXES = ("channels", "rank", "sparsity")
 _LEAST = {CHANNELS: 0.1, RANK: 0.3, SPARSITY: 0.1}  # of the MACs, of the parameters, of the weights
 _NEAR = 1.15  # two settings whose ratio is less than this are one
 
+# What one trial can't do, another may: post-training quantization takes layers that training in int8 refuses.
+_UNMADE = (BudgetError, CompressionGateError, ConversionError, NonFiniteError, UnsupportedLayerError)
+
 INT8, MIXED, FLOAT16 = "int8", "mixed", "float16"
 
 
@@ -39,7 +49,8 @@ class Search:
 
     axes: of "channels", "rank" and "sparsity", in the order tried. Sparsity shrinks the packed form alone, so it is
         tried where --pack asks for one.
-    evaluations: how many models are trained and judged at most; --budget-minutes is shared equally among them.
+    evaluations: how many models are trained and judged at most, --budget-minutes being shared equally among them;
+        where none of them keeps the budget, up to two more are judged that aren't trained.
     margin: share of --max-drop that the validation metric may use: what was chosen for being good there is a little
         worse elsewhere.
     epochs, learning_rate: of the training after channels or ranks were cut; qat_epochs: of the training in int8.
@@ -58,11 +69,17 @@ class Search:
     def __post_init__(self) -> None:
         require(
             "search",
-            axes=(self.axes, set(self.axes) <= set(AXES), f"some of {', '.join(AXES)}"),
+            axes=(
+                self.axes,
+                set(self.axes) <= set(AXES) and len(set(self.axes)) == len(self.axes),
+                f"some of {', '.join(AXES)}, each once",
+            ),
             evaluations=(self.evaluations, self.evaluations >= 2, "2 or more"),
             margin=(self.margin, 0 < self.margin <= 1, "a share above 0, at most 1"),
             epochs=(self.epochs, self.epochs >= 1, "1 or more"),
             qat_epochs=(self.qat_epochs, self.qat_epochs >= 1, "1 or more"),
+            batch_size=(self.batch_size, self.batch_size >= 1, "1 or more"),
+            learning_rate=(self.learning_rate, 0 < self.learning_rate < 10, "a number above 0"),
         )
 
 
@@ -184,7 +201,7 @@ def _attempt(number: int, settings: Settings, config: Search, judge: Judge, trai
     judge.say(f"trial {number}: {settings.words()}")
     try:
         made = judge.run(steps_of(settings, config, trains=trains, limit=judge.limit))
-    except CompressionGateError as problem:
+    except _UNMADE as problem:
         judge.say(f"trial {number}: can't be made: {problem.message}")
         return Trial(settings, accepted=False, reason=problem.message)
     value = next(r.metrics["validation"] for r in reversed(made[-1].history) if "validation" in r.metrics)

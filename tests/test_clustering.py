@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from running import run_cli
 
 from edgecompile import promises
-from edgecompile.errors import CompressionGateError
+from edgecompile.errors import CompressionGateError, UnsupportedLayerError
 from edgecompile.stages.cluster import Cluster
 from edgecompile.tflite_file import read
 from edgecompile.ties import Ties
@@ -66,6 +67,61 @@ def test_a_lost_promise_names_its_layer(digits_bundle: Path) -> None:
     model = read(digits_bundle / "model.tflite")
     with pytest.raises(CompressionGateError, match=r"'nowhere'.*no int8 weights of that name"):
         promises.check(model, {"nowhere": promises.Promise(zeros=0.5).to_json()})
+
+
+@pytest.mark.parametrize("what", ["a dead channel", "few weights in some channels", "a quarter of zeros"])
+def test_a_promise_is_made_of_kernels_that_are_not_alike_in_all_channels(what: str) -> None:
+    rng = np.random.default_rng(0)
+    kernel = rng.choice(rng.normal(size=8), (3, 3, 8, 64)) * rng.uniform(0.5, 1, 64)  # 8 values a channel
+    if what == "a dead channel":
+        kernel[..., 5] = 0
+    elif what == "few weights in some channels":
+        kernel[..., :60][rng.uniform(size=kernel[..., :60].shape) < 0.95] = 0
+        kernel[0, 0, :3, 0] = [1, 2, 3]
+        kernel[..., 0][kernel[..., 0] < 1] = 0
+    else:
+        kernel[rng.uniform(size=kernel.shape) < 0.25] = 0
+    promise = promises.of_kernel(kernel, sparsity=what == "a quarter of zeros", clusters=True)
+    assert promise is not None
+    assert promise.channel_values is not None
+    assert promise.channel_values <= 9
+    assert promise.zeros == (np.mean(kernel == 0) if what == "a quarter of zeros" else 0)
+    assert promises.of_kernel(rng.normal(size=(3, 3, 8, 64)), sparsity=True, clusters=True) is None
+
+
+def test_clusters_of_a_transposed_convolution_are_found_and_what_stays_float_is_named(tmp_path: Path) -> None:
+    """Its kernel has the output channels before the input's; TFLite runs it in float after TF-MOT."""
+    import tf_keras
+    from tf_keras import layers
+
+    tf_keras.utils.set_random_seed(0)
+    inputs = layers.Input((4, 4, 2), name="x")
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="first")(inputs)
+    x = layers.Conv2DTranspose(4, 2, strides=2, name="up")(x)
+    x = layers.Conv2D(6, 3, padding="same", name="after")(layers.PReLU(shared_axes=[1, 2], name="prelu")(x))
+    x = layers.Dense(1, name="y")(layers.GlobalAveragePooling2D(name="pool")(layers.ReLU(name="relu")(x)))
+    tf_keras.Model(inputs, x).save(tmp_path / "m.keras")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 4, 4, 2)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=x.mean((1, 2, 3)), x_test=x, y_test=x.mean((1, 2, 3)))
+    text = RECIPE.format(prune="", per_channel="true", sparse="false")
+    for name, change in (("allow", ""), ("refuse", 'float_layers = "refuse"\n')):
+        (tmp_path / f"{name}.toml").write_text(text.replace('stage = "qat"\n', f'stage = "qat"\n{change}'))
+    data = ("--data", "d.npz", "--max-drop", "off")
+    refused = run_cli("build", "m.keras", *data, "--recipe", "refuse.toml", "--out", "b", cwd=tmp_path)
+    assert refused.code == UnsupportedLayerError.exit_code
+    assert "up (Conv2DTranspose)" in refused.err, refused.err
+    without = text.replace("preserve_clusters = true\n", "")
+    (tmp_path / "allow.toml").write_text(without)
+    done = run_cli("build", "m.keras", *data, "--recipe", "allow.toml", "--out", "b", cwd=tmp_path)
+    assert done.code == 0, done.err
+    history = json.loads((tmp_path / "b" / "manifest.json").read_text())["history"]
+    notes = {record["stage"]: " ".join(record["notes"]) for record in history}
+    assert "up (Conv2DTranspose)" in notes["qat"]
+    assert "prelu (PReLU)" in notes["qat"]
+    assert "after" in notes["convert"]
+    values = next(record["metrics"]["values"] for record in history if record["stage"] == "cluster")
+    assert values["up"] <= 8
 
 
 def test_preserving_what_never_was_is_an_error(tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_only_what_a_dense_layer_alone_feeds_is_folded() -> None:
     assert fold_dense_batchnorm(model) == (model, [])
 
 
+def test_a_dense_layer_that_is_an_output_too_stays_as_it_is() -> None:
+    import tf_keras
+    from tf_keras import layers
+
+    inputs = layers.Input((3,))
+    dense = layers.Dense(3, name="dense")(inputs)
+    model = tf_keras.Model(inputs, [dense, layers.BatchNormalization()(dense)])
+    assert fold_dense_batchnorm(model) == (model, [])
+
+
 def test_dense_layers_with_batchnorm_become_int8_and_ranges_start_where_the_data_is(tmp_path: Path) -> None:
     """Values in the hundreds: ranges that start at [-6, 6] would not reach them in an epoch."""
     import tf_keras

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from running import run_cli
 
 from edgecompile.artifact import TFLITE, Artifact, Signature, StageRecord
-from edgecompile.errors import AccuracyGateError, CompressionGateError, RecipeError
+from edgecompile.errors import AccuracyGateError, CompressionGateError, RecipeError, UnsupportedLayerError
 from edgecompile.search import FLOAT16, INT8, MIXED, Judge, Search, search
 from edgecompile.stages.base import Stage
 
@@ -73,6 +73,17 @@ def test_a_trial_that_cannot_be_made_is_told_and_passed_over() -> None:
     assert found.chosen.rank == 1.0
 
 
+def test_a_model_that_cannot_be_trained_in_int8_is_quantized_after_training() -> None:
+    class Refusing(World):
+        def run(self, steps: tuple[Stage, ...]) -> Sequence[Artifact]:
+            if any(step.name == "qat" for step in steps):
+                raise UnsupportedLayerError("TF-MOT can't make this model quantization-aware")
+            return super().run(steps)
+
+    found = search(Search(), Refusing(0.999).judge(), trains=True, packed=False, integer=False)
+    assert found.chosen.precision == MIXED
+
+
 def test_sparsity_is_tried_only_where_the_packed_form_counts() -> None:
     for packed in (False, True):
         world = World(0.4)
@@ -123,10 +134,14 @@ def test_a_build_finds_a_smaller_model_within_its_budget(tmp_path: Path) -> None
         (("--max-drop", "off"), "searches within --max-drop"),
         (("--recipe", "both.toml"), "not both"),
         (("--recipe", "axis.toml"), "axes"),
+        (("--recipe", "twice.toml"), "each once"),
+        (("--recipe", "batch.toml"), "batch_size is 0"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused(tmp_path: Path, options: tuple[str, ...], says: str) -> None:
     (tmp_path / "both.toml").write_text('[search]\n[[steps]]\nstage = "convert"\n')
+    (tmp_path / "twice.toml").write_text('[search]\naxes = ["rank", "rank"]\n')
+    (tmp_path / "batch.toml").write_text("[search]\nbatch_size = 0\n")
     (tmp_path / "axis.toml").write_text('[search]\naxes = ["depth"]\n')
     recipe = () if "--recipe" in options else ("--recipe", "auto")
     done = run_cli("build", "digits", *recipe, *options, "--dry-run", cwd=tmp_path)

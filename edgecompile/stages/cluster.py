@@ -103,7 +103,8 @@ class Cluster(TrainedStage):
             if len(ours) == 1 and not (depthwise and self.depthwise == "dense"):
                 shape = ours[0].shape
                 channels = shape[-1] * shape[-2] if depthwise else shape[-1]
-                kernels[layer.name] = (ours[0], channels if self.per_channel and len(shape) == 4 else 1)
+                apart = self.per_channel and len(shape) == 4 and "Transpose" not in type(layer).__name__
+                kernels[layer.name] = (ours[0], channels if apart else 1)
             elif ours:  # also several matrices in one layer: a separable convolution, a recurrent layer
                 left.append(layer.name)
         if self.first_last == "dense":

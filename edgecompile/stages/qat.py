@@ -14,7 +14,7 @@ from edgecompile.errors import CompressionGateError, UnsupportedLayerError
 from edgecompile.folding import fold_dense_batchnorm
 from edgecompile.loaders.base import save_keras
 from edgecompile.quantization.calibration import draw
-from edgecompile.quantization_aware import calibrate, kernel_variables, quantization_aware
+from edgecompile.quantization_aware import calibrate, kernel_variables, may_stay_float, quantization_aware
 from edgecompile.stages.base import Context, Outcome, require
 from edgecompile.stages.trainable import TrainedStage, changed_weights, train, trainable_model, training_metrics
 from edgecompile.task import Array
@@ -32,7 +32,8 @@ class Qat(TrainedStage):
 
     preserve_sparsity: zeros of the incoming weights stay zero. preserve_clusters: equal weights stay equal. Both
         are promises that the conversion checks in the int8 weights.
-    float_layers: "allow" leaves layers TF-MOT can't quantize in float and names them; "refuse" is an error.
+    float_layers: "allow" leaves layers TF-MOT can't quantize in float and names them, here and, where they keep a
+        kernel that reads them in float too, at the conversion; "refuse" is an error.
     """
 
     name: ClassVar[str] = "qat"
@@ -54,7 +55,8 @@ class Qat(TrainedStage):
         base_path, weights_path = ctx.out / "model.keras", ctx.out / "weights.npz"
         save_keras(base, base_path)
         promised, ties = self._promises(base)
-        model, left_float = quantization_aware(base, ties)
+        model, found = quantization_aware(base, ties)
+        left_float = [f"{name} ({what})" for name, what in found.items()]
         if left_float and self.float_layers == "refuse":
             raise UnsupportedLayerError(
                 f"TF-MOT can't quantize {', '.join(left_float)}, and the recipe refuses float layers",
@@ -84,7 +86,7 @@ class Qat(TrainedStage):
             if names
         )
         meta = {
-            "float_layers": [text.partition(" (")[0] for text in left_float],
+            "float_layers": [*found, *may_stay_float(base, found)],
             "promised": {name: p.to_json() for name, p in promised.items()},
         }
         return Outcome(QAT, {"model": base_path, "weights": weights_path}, artifact.signature, metrics, notes, meta)
@@ -97,8 +99,7 @@ class Qat(TrainedStage):
             kernel = _kernel(layer)
             if kernel is None or not any(wanted.values()):
                 continue
-            by_channel = kernel.reshape(*kernel.shape[:2], -1) if _is_depthwise(layer) else kernel
-            promise = promises.of_kernel(by_channel, **wanted)
+            promise = promises.of_kernel(_by_channel(layer, kernel), **wanted)
             if promise is not None:
                 promised[layer.name] = promise
                 ties[layer.name] = Ties.of(kernel, sparsity=promise.zeros > 0, clusters=promise.values is not None)
@@ -136,5 +137,8 @@ def _kernel(layer: Any) -> Any:
     return None
 
 
-def _is_depthwise(layer: Any) -> bool:
-    return getattr(layer, "depthwise_kernel", None) is not None
+def _by_channel(layer: Any, kernel: Array) -> Array:
+    """The kernel with its output channels in the last axis."""
+    if getattr(layer, "depthwise_kernel", None) is not None:
+        return kernel.reshape(*kernel.shape[:2], -1)
+    return np.moveaxis(kernel, 2, 3) if type(layer).__name__ == "Conv2DTranspose" else kernel

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -58,7 +57,8 @@ class Build:
 
     @property
     def compression_minutes(self) -> float:
-        """Of the stages themselves, whether or not they were in the cache."""
+        """Of the stages themselves, also where they were in the cache; of a training that was cut off and went on, what
+        came after."""
         return round(sum(r["seconds"] for r in self.manifest["history"]) / 60, 2)
 
     def summary(self) -> dict[str, Any]:
@@ -81,18 +81,20 @@ class Build:
             **both,
             "engine": self.manifest["winner"]["id"],
             "minutes": self.compression_minutes,
-            "peak_rss_mb": self.peak_rss_mb,
             "techniques": self.manifest["techniques"],
             "command": " ".join(self.command),
         }
 
 
-def build(model: Path | str, recipe: Path | str, out: Path, *options: str) -> Build:
-    """`edgecompile build` in a process of its own; SystemExit with its message where it fails."""
-    shutil.rmtree(out, ignore_errors=True)
+def build(model: Path | str, recipe: Path | str, out: Path, *options: str, cache: Path | None = None) -> Build:
+    """`edgecompile build` in a process of its own; SystemExit with its message where it fails.
+
+    cache: a cache folder of its own, where all work has to be done and measured.
+    """
     shown = ["edgecompile", "build", str(model), "--recipe", str(recipe), "--out", str(out), *options]
     began = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", *shown], cwd=ROOT)
+    environment = os.environ | ({"EDGECOMPILE_CACHE": str(cache)} if cache else {})
+    process = subprocess.Popen([sys.executable, "-m", *shown], cwd=ROOT, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if code:

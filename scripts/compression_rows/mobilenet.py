@@ -10,16 +10,13 @@ from compression_rows import networks
 from compression_rows.common import TINY, Row, data_folder
 
 DATA = "scripts.compression_rows.tasks:cifar96"
-NAME = "mobilenet-cifar96"
-EPOCHS, LEARNING_RATE, BATCH = 12, 0.002, 64
 
 
 def trained() -> Path:
     """The model's file; SystemExit where the row that trains it wasn't run."""
-    path = networks.path_of(NAME)
-    if not path.is_file():
+    if not _NETWORK.path.is_file():
         raise SystemExit("run the row mobilenet-base first: it trains the float model")
-    return path
+    return _NETWORK.path
 
 
 def _initial() -> Any:
@@ -36,14 +33,19 @@ def _initial() -> Any:
     return model
 
 
-def _train(out: Path) -> dict[str, Any]:
-    from edgecompile.training import Schedule
+_NETWORK = networks.Network(
+    "mobilenet-cifar96",
+    _initial,
+    DATA,
+    {"epochs": 12, "learning_rate": 0.002, "batch_size": 64, "precision": "bfloat16"},
+)
 
-    schedule = Schedule(EPOCHS, LEARNING_RATE, BATCH, precision="bfloat16")
-    made = networks.train(NAME, _initial, DATA, schedule)
+
+def _train(out: Path) -> dict[str, Any]:
+    made = networks.train(_NETWORK)
     out.mkdir(parents=True, exist_ok=True)
     shutil.copy(trained(), out)
-    return {**made, "schedule": f"Adam, {LEARNING_RATE} by cosine, batches of {BATCH}, bfloat16"}
+    return made
 
 
 ROWS = {"mobilenet-base": Row("MobileNetV1-0.25 on CIFAR-10 at 96x96: the float model of the rows below", _train)}

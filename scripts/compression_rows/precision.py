@@ -11,8 +11,6 @@ from compression_rows.common import Row, build, data_folder, recipe
 SPREAD = 2.5
 IMAGENET = "scripts.compression_rows.tasks:imagenet200"
 CANCER = "scripts.compression_rows.tasks:breast_cancer"
-UNITS = "measurements"
-EPOCHS, LEARNING_RATE, BATCH = 60, 0.002, 16
 
 
 def _rescaled(out: Path) -> dict[str, Any]:
@@ -37,12 +35,7 @@ def _rescaled(out: Path) -> dict[str, Any]:
 def _units(out: Path) -> dict[str, Any]:
     """A network that takes measurements in their own units, from 0.002 to 4,254, and scales them itself: one int8 scale
     for its input has no level left for the small ones."""
-    from edgecompile.training import Schedule
-
-    schedule = Schedule(EPOCHS, LEARNING_RATE, BATCH)
-    made = networks.train(UNITS, _measurements, CANCER, schedule)
-    trained = {**made, "schedule": f"Adam, {LEARNING_RATE} by cosine, batches of {BATCH}", "seed": networks.SEED}
-    return {"trained": trained, **_against_int8(networks.path_of(UNITS), CANCER, out)}
+    return {"trained": networks.train(_UNITS), **_against_int8(_UNITS.path, CANCER, out)}
 
 
 def _measurements() -> Any:
@@ -63,6 +56,11 @@ def _measurements() -> Any:
     init = tf_keras.initializers.GlorotUniform(seed=3)
     scores = layers.Dense(2, "softmax", kernel_initializer=init, name="scores")(x)
     return tf_keras.Model(inputs, scores, name="measurements")
+
+
+_UNITS = networks.Network(
+    "measurements", _measurements, CANCER, {"epochs": 60, "learning_rate": 0.002, "batch_size": 16}
+)
 
 
 def _against_int8(model: Path, data: str, out: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ def _row(model: str, source: str | None) -> Row:
         sizes = {"auto": made.figure("file_size"), "qat": plain.figure("file_size")}
         return {
             **made.summary(),
+            "minutes": round(sum(trial["seconds"] or 0 for trial in made.manifest["search"]["trials"]) / 60, 2),
             "search": made.manifest["search"],
             "evaluations": len(made.manifest["search"]["trials"]),
             "bytes_against_qat": sizes,
