@@ -22,7 +22,8 @@ X = RNG.normal(size=(200, 6, 6, 2)).astype(np.float32)
 NOISE = RNG.integers(0, 3, 200)  # labels that say nothing: all there is to learn comes from the teacher
 
 
-def network(filters: int, seed: int, activation: str | None = "softmax") -> Any:
+def network(filters: int, seed: int, activation: str | None = "softmax", classes: int = 3, sure: float = 1) -> Any:
+    """sure: what the last kernel is multiplied by."""
     import tf_keras
     from tf_keras import layers
 
@@ -30,19 +31,29 @@ def network(filters: int, seed: int, activation: str | None = "softmax") -> Any:
     inputs = layers.Input((6, 6, 2))
     x = layers.Conv2D(filters, 3, activation="relu", kernel_initializer=start, name="conv")(inputs)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return tf_keras.Model(inputs, layers.Dense(3, activation, kernel_initializer=start, name="scores")(x))
+    last = layers.Dense(classes, activation, kernel_initializer=start, name="scores")
+    model = tf_keras.Model(inputs, last(x))
+    last.kernel.assign(last.kernel * sure)
+    return model
 
 
-def distil(student: Any, teacher: Any, config: Distillation | None, work: Path, epochs: int = 60) -> float:
-    """Train, and give the distance of the student's outputs to the teacher's."""
+def learn(
+    student: Any, teacher: Any, config: Distillation | None, work: Path, epochs: int, precision: str
+) -> list[float]:
+    """Train on X and its meaningless labels, and give the losses of the epochs."""
     split = Split({"": X}, {"": NOISE})
     task = Task("t", CLASSIFICATION, split, split, accuracy, fingerprint="t")
     work.mkdir(exist_ok=True)
     ctx = Context(work, work, task, "float", LoadOptions(), 0, None, None, lambda _: None)
     inputs = (TensorInfo("in", (-1, 6, 6, 2), "float32"),)
-    outputs = (TensorInfo("out", (-1, 3), "float32"),)
-    schedule = Schedule(epochs, 1e-2, 32, distillation=config)
-    Trainer(student, inputs, outputs, task, schedule, ctx, teacher=teacher).run()
+    outputs = (TensorInfo("out", tuple(d or -1 for d in student.output_shape), "float32"),)
+    schedule = Schedule(epochs, 1e-2, 32, distillation=config, precision=precision)
+    return Trainer(student, inputs, outputs, task, schedule, ctx, teacher=teacher).run().losses
+
+
+def distil(student: Any, teacher: Any, config: Distillation | None, work: Path, epochs: int = 60) -> float:
+    """Train, and give the distance of the student's outputs to the teacher's."""
+    learn(student, teacher, config, work, epochs, "float32")
     return float(np.abs(probabilities(student) - probabilities(teacher)).mean())
 
 
@@ -62,6 +73,21 @@ def test_a_student_follows_its_teacher_where_labels_say_nothing(tmp_path: Path, 
     taught = distil(network(8, 2, activation), teacher, Distillation(weight=1.0), tmp_path / "taught")
     assert taught < alone / 2
     assert taught < 0.05
+
+
+def test_the_distance_to_a_teacher_is_the_same_in_bfloat16(tmp_path: Path) -> None:
+    """A softmax in bfloat16 doesn't add up to 1, and probabilities taken for logits say next to nothing."""
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        teacher, student = network(16, 1, classes=40, sure=40), network(16, 2, classes=40)
+        losses.append(learn(student, teacher, Distillation(weight=1.0), tmp_path / precision, 1, precision)[0])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_what_a_sure_student_gives_next_to_nothing_is_learnt_too(tmp_path: Path) -> None:
+    teacher, student = network(8, 1), network(8, 2, sure=400)
+    losses = learn(student, teacher, Distillation(weight=1.0, temperature=1.0), tmp_path / "work", 60, "float32")
+    assert losses[-1] < losses[0] / 20
 
 
 def test_mixtures_of_samples_teach_too(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from edgecompile.stages.base import require
 from edgecompile.task import CLASSIFICATION
 
 _WRAPPERS = ("quant_", "prune_low_magnitude_", "cluster_")  # what TF-MOT puts before a layer's name
-_LEAST = 1e-7  # a probability under it is noise, and its logarithm would be all that is seen
+_LEAST = 1e-30  # of a probability: what is clipped has no gradient, and a softmax's small values are as exact as others
+_SUM = 0.02  # how far from 1 probabilities add up: a softmax in bfloat16 misses it by 0.003
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _logits(scores: Any) -> Any:
     import tensorflow as tf
 
     total = tf.reduce_sum(scores, -1, keepdims=True)
-    probabilities = tf.reduce_all(scores >= 0) & tf.reduce_all(tf.abs(total - 1) < 1e-3)
+    probabilities = tf.reduce_all(scores >= 0) & tf.reduce_all(tf.abs(total - 1) < _SUM)
     return tf.where(probabilities, tf.math.log(tf.maximum(scores, _LEAST)), scores)
 
 
