@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import lzma
 import shutil
@@ -100,7 +99,6 @@ def test_an_unknown_form_is_named() -> None:
     assert caught.value.hint == "perhaps you meant 'gzip'"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("zstandard") is None, reason="the package zstandard is not installed")
 def test_zstd(data: Path, tmp_path: Path) -> None:
     content = (data / RESNET).read_bytes()
     packed = packing.pack(data / RESNET, "zstd", tmp_path / "model.zst")
