@@ -158,7 +158,7 @@ def recurrent(seed: int | None) -> Any:
 
     tf_keras.utils.set_random_seed(3)
     layer = tf_keras.layers.LSTM(8, dropout=0.3, recurrent_dropout=0.3, seed=seed)
-    return tf_keras.Sequential([tf_keras.layers.Input((2, 2)), layer, tf_keras.layers.Dense(1)])
+    return tf_keras.Sequential([tf_keras.layers.Input((None, 2)), layer, tf_keras.layers.Dense(1)])
 
 
 def dropout(seed: int | None) -> Any:
@@ -190,6 +190,13 @@ def test_a_killed_training_ends_in_the_same_weights(
     assert train(resumed, of, tmp_path / "killed", epochs=2).losses == losses
     for a, b in zip(straight.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_time_steps_share_a_mask(tmp_path: Path) -> None:
+    """Drawn anew in the loop over time, whose steps run in parallel, masks would depend on chance."""
+    of = task(x=np.random.default_rng(0).normal(size=(20, 50, 2)).astype(np.float32))
+    runs = {tuple(train(recurrent(None), of, tmp_path / str(n), epochs=2).losses) for n in range(4)}
+    assert len(runs) == 1
 
 
 def test_epochs_draw_different_masks(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from edgecompile.training.batches import Batches
 from edgecompile.training.distillation import Teaching
 from edgecompile.training.logs import summarize
 from edgecompile.training.precision import bfloat16
+from edgecompile.training.randomness import one_mask_a_batch, random_generators
 from edgecompile.training.schedule import BFLOAT16, Hooks, Result, Schedule
 from edgecompile.units import format_seconds
 
@@ -71,10 +72,11 @@ class Trainer:
             mixed=config is not None and config.mixup,
         )
         self._losses = self._loss_functions()
-        self._random = _random_generators(self.model)
+        self._random = random_generators(self.model)
         self._norms = _batchnorms(self.model)
         self._teaching = Teaching(config, self.teacher, self.model, self.task.kind) if config else None
-        with bfloat16(self._norms) if self.schedule.precision == BFLOAT16 else nullcontext():
+        precision = bfloat16(self._norms) if self.schedule.precision == BFLOAT16 else nullcontext()
+        with precision, one_mask_a_batch(self.model):
             return self._run()
 
     def _run(self) -> Result:
@@ -286,23 +288,6 @@ def _freezing(layers: Sequence[Any]) -> Iterator[Callable[[], None]]:
     finally:
         for layer in layers:
             layer.trainable = True
-
-
-def _random_generators(model: Any) -> list[tuple[Any, int]] | None:
-    """(generator, its seed) of each layer that was given one; None where no layer draws at random in training."""
-    kinds = ("Dropout", "Gaussian", "Random")
-    shares = ("dropout", "recurrent_dropout", "rate")
-
-    def draws(module: Any) -> bool:
-        values = [getattr(module, name, 0) for name in shares]
-        return any(kind in type(module).__name__ for kind in kinds) or any(
-            isinstance(value, int | float) and value > 0 for value in values
-        )
-
-    if not any(draws(module) for module in model.submodules):
-        return None
-    generators = [module._random_generator for module in model.submodules if hasattr(module, "_random_generator")]
-    return [(g, g._seed) for g in generators if isinstance(getattr(g, "_seed", None), int)]
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
