@@ -44,13 +44,13 @@ def train(
     epochs: int = 1,
     report: Callable[[Progress], None] = lambda _: None,
     tensorboard: Path | None = None,
-    precision: str = "float32",
+    **schedule: Any,
 ) -> Result:
     work.mkdir(exist_ok=True)
     ctx = Context(work, work, of, "float", LoadOptions(), 0, None, tensorboard, report)
     inputs = (TensorInfo("in", tuple(d or -1 for d in model.input_shape), "float32"),)
     outputs = (TensorInfo("out", tuple(d or -1 for d in model.output_shape), "float32"),)
-    return Trainer(model, inputs, outputs, of, Schedule(epochs, 1e-2, 64, precision=precision), ctx).run()
+    return Trainer(model, inputs, outputs, of, Schedule(epochs, 1e-2, 64, **schedule), ctx).run()
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,22 @@ def test_epochs_draw_different_masks(tmp_path: Path) -> None:
     info = (TensorInfo("in", (-1, 4), "float32"),)
     result = Trainer(model, info, (TensorInfo("out", (-1, 1), "float32"),), task(), Schedule(3, 1e-12, 64), ctx).run()
     assert len({round(loss, 6) for loss in result.losses}) == 3
+
+
+@pytest.mark.parametrize("build", [recurrent, dropout])
+def test_dropout_can_be_turned_off_for_a_training(tmp_path: Path, build: Callable[[int | None], Any]) -> None:
+    of = task(x=X.reshape(20, 2, 2))
+    first = {}
+    for share in (0.0, 0.5, 1.0):
+        model = build(5)
+        fit, _ = of.split(0)
+        plain = np.mean((model(fit.x[""]).numpy()[:, 0] - fit.y[""]) ** 2)  # type: ignore[index]
+        rates = [getattr(module, "rate", None) for module in model.submodules]
+        first[share] = train(model, of, tmp_path / str(share), dropout=share).losses[0]
+        assert [getattr(module, "rate", None) for module in model.submodules] == rates
+        if share == 0:
+            assert first[share] == pytest.approx(plain, rel=1e-5)
+    assert len(set(first.values())) == 3
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:

@@ -28,6 +28,7 @@ class TrainedStage:
     freeze_batchnorm: float = 1.0
     distillation: Distillation | None = None
     precision: str = "float32"
+    dropout: float = 1.0
 
     def __post_init__(self) -> None:
         _ = self.schedule  # checks itself
@@ -49,6 +50,7 @@ class TrainedStage:
             self.freeze_batchnorm,
             self.distillation,
             self.precision,
+            self.dropout,
         )
 
 

@@ -14,19 +14,35 @@ _CACHES = {
 
 def random_generators(model: Any) -> list[tuple[Any, int]] | None:
     """(generator, its seed) of each layer that was given one; None where no layer draws at random in training."""
-    kinds = ("Dropout", "Gaussian", "Random")
-    shares = ("dropout", "recurrent_dropout", "rate")
-
-    def draws(module: Any) -> bool:
-        values = [getattr(module, name, 0) for name in shares]
-        return any(kind in type(module).__name__ for kind in kinds) or any(
-            isinstance(value, int | float) and value > 0 for value in values
-        )
-
-    if not any(draws(module) for module in model.submodules):
+    if not any(_draws(module) for module in model.submodules):
         return None
     generators = [module._random_generator for module in model.submodules if hasattr(module, "_random_generator")]
     return [(g, g._seed) for g in generators if isinstance(getattr(g, "_seed", None), int)]
+
+
+def _draws(module: Any) -> bool:
+    kind, rates = type(module).__name__, _rates(module)
+    return any(rates.values()) if rates else any(word in kind for word in ("Dropout", "Gaussian", "Random"))
+
+
+def _rates(module: Any) -> dict[str, float]:
+    """What share of values a layer or a recurrent cell drops, by the attribute that says so."""
+    names = ("rate",) if "Dropout" in type(module).__name__ else ("dropout", "recurrent_dropout")
+    found = {name: getattr(module, name, None) for name in names if not hasattr(type(module), name)}
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
+@contextmanager
+def dropout_at(share: float, model: Any) -> Iterator[None]:
+    """Every layer of it drops this share of what it would drop."""
+    rates = [(module, name, rate) for module in model.submodules for name, rate in _rates(module).items()]
+    try:
+        for module, name, rate in rates:
+            object.__setattr__(module, name, rate * share)
+        yield
+    finally:
+        for module, name, rate in rates:
+            object.__setattr__(module, name, rate)
 
 
 class _Mask:

@@ -27,7 +27,7 @@ from edgecompile.training.batches import Batches
 from edgecompile.training.distillation import Teaching
 from edgecompile.training.logs import summarize
 from edgecompile.training.precision import bfloat16
-from edgecompile.training.randomness import one_mask_a_batch, random_generators
+from edgecompile.training.randomness import dropout_at, one_mask_a_batch, random_generators
 from edgecompile.training.schedule import BFLOAT16, Hooks, Result, Schedule
 from edgecompile.units import format_seconds
 
@@ -72,11 +72,11 @@ class Trainer:
             mixed=config is not None and config.mixup,
         )
         self._losses = self._loss_functions()
-        self._random = random_generators(self.model)
         self._norms = _batchnorms(self.model)
         self._teaching = Teaching(config, self.teacher, self.model, self.task.kind) if config else None
         precision = bfloat16(self._norms) if self.schedule.precision == BFLOAT16 else nullcontext()
-        with precision, one_mask_a_batch(self.model):
+        with precision, one_mask_a_batch(self.model), dropout_at(self.schedule.dropout, self.model):
+            self._random = random_generators(self.model)
             return self._run()
 
     def _run(self) -> Result:
