@@ -89,13 +89,14 @@ def task(root: Path | None) -> Task:
 
 
 def _augment(x: Any, seed: Any) -> Any:
-    """Each batch up to 5 frames earlier or later, as the reference shifts the sound by up to 0.1 s."""
+    """Each clip up to 5 frames earlier or later, as the reference shifts the sound by up to 0.1 s."""
     import tensorflow as tf
 
-    frames = tf.random.stateless_uniform([], seed, -_SHIFT, _SHIFT + 1, tf.int32)
-    padded = tf.pad(x[""], [[0, 0], [_SHIFT, _SHIFT], [0, 0], [0, 0]], "SYMMETRIC")
-    shape = tf.shape(x[""])
-    return {"": tf.ensure_shape(tf.slice(padded, [0, _SHIFT + frames, 0, 0], shape), x[""].shape)}
+    clips = x[""]
+    frames = clips.shape[1]
+    padded = tf.pad(clips, [[0, 0], [_SHIFT, _SHIFT], [0, 0], [0, 0]], "SYMMETRIC")
+    start = tf.random.stateless_uniform([tf.shape(clips)[0], 1], seed, 0, 2 * _SHIFT + 1, tf.int32)
+    return {"": tf.ensure_shape(tf.gather(padded, start + tf.range(frames), axis=1, batch_dims=1), clips.shape)}
 
 
 def _speaker(name: str) -> str:
