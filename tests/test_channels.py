@@ -390,7 +390,8 @@ def test_a_plan_meets_its_budget_within_its_limits(of: str, ranking: str) -> Non
     channels = dependency_groups(model)
     limits = Limits(round_to=4, min_channels=6, max_share=0.6)
     full = cost_of(model, of)
-    kept = plan(channels, scores(channels, "l1"), full // 2, of=of, limits=limits, ranking=ranking)
+    latency = {"conv0": 1e-3, "conv1": 2e-3, "conv2": 3e-3}
+    kept = plan(channels, scores(channels, "l1"), full // 2, of=of, limits=limits, ranking=ranking, latency=latency)
     assert cost_of(assert_same(model, kept), of) <= full // 2
     for group in channels.groups:
         n, left = len(group.sets), len(kept[group.name])
@@ -399,6 +400,29 @@ def test_a_plan_meets_its_budget_within_its_limits(of: str, ranking: str) -> Non
     lost = np.setdiff1d(np.arange(32), kept["conv2"])
     assert lost.size
     assert kept_l1[lost].max() <= kept_l1[list(kept["conv2"])].min()
+
+
+def test_channels_that_take_more_time_go_first() -> None:
+    model = net(
+        lambda x, k: k.Conv2D(4, 1, name="out")(
+            k.Add()(
+                [k.Conv2D(4, 1, name=f"out{i}")(k.Conv2D(32, 3, padding="same", name=f"conv{i}")(x)) for i in (0, 1)]
+            )
+        )
+    )
+    channels = dependency_groups(model)
+    for slow, fast in (("conv0", "conv1"), ("conv1", "conv0")):
+        latency = {group.name: 1e-3 if group.name == slow else 1e-6 for group in channels.groups}
+        target = cost_of(model, "macs") * 3 // 4
+        kept = plan(
+            channels,
+            np.ones_like(scores(channels, "l1")),
+            target,
+            limits=Limits(8, 8),
+            ranking="importance-per-latency",
+            latency=latency,
+        )
+        assert len(kept[slow]) < len(kept[fast]) == 32
 
 
 def test_a_budget_out_of_reach_names_what_stays() -> None:
@@ -534,6 +558,19 @@ def test_a_latency_budget_is_measured_once_and_kept(source: Artifact, tmp_path: 
     assert search["date"]
     again = prune(source, tmp_path, budget="latency", keep=0.7, importance="l1", rounds=1, epochs=1)
     assert again.metrics == made.metrics  # figures can't repeat: these are the ones that were kept
+
+
+@pytest.mark.parametrize("budget", ["macs", "latency"])
+def test_what_a_channel_takes_is_measured_once_and_kept(source: Artifact, tmp_path: Path, budget: str) -> None:
+    options = {"ranking": "importance-per-latency", "budget": budget, "keep": 0.7, "importance": "l1", "epochs": 2}
+    made = prune(source, tmp_path, **options)
+    latency = made.metrics["channel_latency"]
+    assert set(latency["of"]) == set(latency["halved"]) == {"conv0", "conv1"}
+    assert min(latency["of"].values()) > 0
+    assert (latency["threads"], latency["runs"] > 0, bool(latency["device"]), bool(latency["date"])) == (1,) + (
+        True,
+    ) * 3
+    assert prune(source, tmp_path, **options).metrics == made.metrics
 
 
 @pytest.mark.parametrize(

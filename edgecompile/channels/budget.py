@@ -16,8 +16,8 @@ from edgecompile.errors import CompressionGateError
 
 MACS, PARAMETERS = "macs", "parameters"
 COSTS = (MACS, PARAMETERS)
-PLAIN, PER_COST = "importance", "importance-per-cost"
-RANKINGS = (PLAIN, PER_COST)
+PLAIN, PER_COST, PER_LATENCY = "importance", "importance-per-cost", "importance-per-latency"
+RANKINGS = (PLAIN, PER_COST, PER_LATENCY)
 
 Kept = dict[str, tuple[int, ...]]
 
@@ -89,13 +89,21 @@ class CostModel:
 
 
 def plan(
-    channels: Channels, importance: Scores, target: int, *, of: str = MACS, limits: Limits, ranking: str = PLAIN
+    channels: Channels,
+    importance: Scores,
+    target: int,
+    *,
+    of: str = MACS,
+    limits: Limits,
+    ranking: str = PLAIN,
+    latency: Mapping[str, float] | None = None,
 ) -> Kept:
     """By group, the indices of the channels that stay, so that the model costs `target` or less.
 
     Greedy: the least important channels of some group go (as many as `round_to` asks), until the budget is met.
-    Groups compete by the mean importance of what would go, or, by `ranking`, by its sum divided by the cost that it
-    saves. Groups with scores that are NaN stay whole. Pure: same arguments, same result.
+    Groups compete by the mean importance of what would go, or, by `ranking`, by its sum divided by what it saves: of
+    the cost, or of the time, which `latency` gives for a channel of each group (channels/latency.py). Groups with
+    scores that are NaN stay whole. Pure: same arguments, same result.
 
     Errors: CompressionGateError where the limits, or the channels that must stay, don't let it be met.
     """
@@ -123,7 +131,11 @@ def plan(
             share = (now - costs) / now
             if share <= 0:
                 continue
-            score = lost / share if ranking == PER_COST else lost / float(widths[g] - fewer)
+            gone = float(widths[g] - fewer)
+            if ranking == PER_LATENCY:
+                assert latency is not None, "channels ranked by latency need it measured"
+                gone *= latency[names[g]]
+            score = lost / share if ranking == PER_COST else lost / gone
             if best is None or score < best[0]:
                 best = (score, g, fewer, costs)
         if best is None:

@@ -1,4 +1,5 @@
-"""A budget in measured latency: how far to prune so that LiteRT on this machine takes the wanted share of time."""
+"""Measured latency: what a channel of each group takes, and how far to prune so that LiteRT on this machine takes the
+wanted share of time."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 from edgecompile.artifact import Signature
 from edgecompile.backends.base import Candidate
 from edgecompile.cache import write_file
-from edgecompile.channels.budget import MACS, Limits, cost_of, plan
+from edgecompile.channels.budget import MACS, Limits, cost_of, keep_widths, plan
 from edgecompile.channels.groups import Channels
 from edgecompile.channels.importance import Scores
 from edgecompile.channels.surgery import apply
@@ -23,6 +24,7 @@ _TRIALS = 6  # each halves the interval of the share of MACs: 1/64 of the MACs i
 _LEAST_SHARE = 0.02
 _RUNS, _WARMUP = 100, 10
 _WHOLE, _SMALLER = "whole", "pruned"
+_LEAST_SAVING = 0.01  # of the largest: a saving that noise hides, or turns around, is taken for small
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,58 @@ class Search:
         return {"device": self.device, "threads": self.threads, "date": self.date, "runs": _RUNS, "trials": trials}
 
 
+@dataclass(frozen=True)
+class ChannelLatency:
+    """of: by group, what one channel of it takes [ms]. halved: by group, the p50 with half of its channels [ms]."""
+
+    of: dict[str, float]
+    halved: dict[str, float]
+    p50_whole: float
+    device: str
+    date: str
+    threads: int = 1
+
+    def metrics(self) -> dict[str, Any]:
+        return {**asdict(self), "runs": _RUNS}
+
+
+def channel_latency(
+    channels: Channels, importance: Scores, *, limits: Limits, signature: Signature, inputs: Arrays, ctx: Context
+) -> ChannelLatency:
+    """What a channel of each group takes: the float model with half of that group alone, against the whole one.
+
+    A table of layers, as in NetAdapt (Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile
+    Applications" (2018), section 3.3), with one entry a group. All models run interleaved, with XNNPACK and one
+    thread. What was found is kept in the context's work folder, so that a killed stage goes on to the same widths.
+    """
+    path = ctx.work / "channel-latency.json"
+    if path.is_file():
+        return ChannelLatency(**json.loads(path.read_text()))
+    full = channels.widths()
+    # Numbers, since a group's name is that of a layer and may be no name of a file.
+    smaller = {}
+    for number, group in enumerate(channels.groups):
+        fewer = max(limits.fewer(len(group.sets) // 2 + 1), limits.floor(group.name, len(group.sets)))
+        widths = full | {group.name: fewer}
+        smaller[f"group{number}"] = (
+            group.name,
+            fewer,
+            apply(channels.model, keep_widths(channels, importance, widths)),
+        )
+    bench = _Bench(channels.model, signature, inputs, ctx)
+    p50 = bench.measure({name: model for name, (_, _, model) in smaller.items()})
+    whole = p50.pop(_WHOLE)
+    gone = {group: full[group] - fewer for group, fewer, _ in smaller.values()}
+    halved = {group: p50[name] for name, (group, _, _) in smaller.items()}
+    saved = {group: (whole - halved[group]) / n if n else 0.0 for group, n in gone.items()}
+    least = max(_LEAST_SAVING * max(saved.values()), 1e-9)
+    found = ChannelLatency(
+        {group: max(value, least) for group, value in saved.items()}, halved, whole, bench.device, bench.date
+    )
+    write_file(path, json.dumps(asdict(found)))
+    return found
+
+
 def search_widths(
     channels: Channels,
     importance: Scores,
@@ -62,6 +116,7 @@ def search_widths(
     *,
     limits: Limits,
     ranking: str,
+    latency: Mapping[str, float] | None,
     signature: Signature,
     inputs: Arrays,
     ctx: Context,
@@ -80,11 +135,11 @@ def search_widths(
     full = cost_of(channels.model, MACS)
 
     def trial(share: float) -> Trial:
-        kept = plan(channels, importance, int(full * share), of=MACS, limits=limits, ranking=ranking)
+        kept = plan(channels, importance, int(full * share), of=MACS, limits=limits, ranking=ranking, latency=latency)
         smaller = apply(channels.model, kept)
-        p50, whole = bench.measure(smaller)
+        p50 = bench.measure({_SMALLER: smaller})
         widths = {name: len(indices) for name, indices in kept.items()}
-        return Trial(share, cost_of(smaller, MACS) / full, p50, whole, widths)
+        return Trial(share, cost_of(smaller, MACS) / full, p50[_SMALLER], p50[_WHOLE], widths)
 
     best, trials = _bisect(trial, keep, ctx)
     if best is None:
@@ -137,18 +192,21 @@ class _Bench:
         self.device = self.date = ""
         self._convert(model, _WHOLE)
 
-    def measure(self, smaller: Any) -> tuple[float, float]:
-        """p50 of the smaller and of the whole model [ms]."""
+    def measure(self, smaller: Mapping[str, Any]) -> dict[str, float]:
+        """p50 of these models and of the whole one, by name [ms]."""
         from edgecompile.devices.local import LocalDevice
         from edgecompile.measure import run
 
-        self._convert(smaller, _SMALLER)
-        candidates = [Candidate(n, "litert", self._path(n), 1, {"xnnpack": True}) for n in (_WHOLE, _SMALLER)]
+        for number, (name, model) in enumerate(smaller.items()):
+            self._ctx.report(Progress("models converted", number, len(smaller)))
+            self._convert(model, name)
+        names = (_WHOLE, *smaller)
+        candidates = [Candidate(name, "litert", self._path(name), 1, {"xnnpack": True}) for name in names]
         found = run(
             LocalDevice(), candidates, self._inputs, runs=_RUNS, warmup=_WARMUP, report=self._ctx.report
         )  # fmt: skip
         self.device, self.date = found.device, self.date or found.date
-        return found.p50(_SMALLER), found.p50(_WHOLE)
+        return {name: found.p50(name) for name in names}
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.tflite"

@@ -15,9 +15,9 @@ from edgecompile.artifact import KERAS, Artifact
 from edgecompile.cache import write_file
 from edgecompile.channels import CRITERIA, Channels, Kept, Limits, apply, cost_of, dependency_groups, keep_widths
 from edgecompile.channels import plan as plan_channels
-from edgecompile.channels.budget import COSTS, MACS, PLAIN, RANKINGS
+from edgecompile.channels.budget import COSTS, MACS, PER_LATENCY, PLAIN, RANKINGS
 from edgecompile.channels.importance import Batch, Scores, scores
-from edgecompile.channels.latency import Search, search_widths
+from edgecompile.channels.latency import ChannelLatency, Search, channel_latency, search_widths
 from edgecompile.errors import BudgetError, CompressionGateError
 from edgecompile.loaders.base import save_keras
 from edgecompile.losses import output_loss
@@ -37,7 +37,9 @@ class PruneChannels(TrainedStage):
 
     budget: what shrinks: "macs", "parameters", or the measured "latency" (p50 of the float .tflite on this machine,
     LiteRT with one thread). keep: the share of it that remains. importance: "l1", "l2", "bn" or "taylor", see
-    channels/importance.py; ranking: by "importance" alone, or by "importance-per-cost", what a step saves.
+    channels/importance.py; ranking: by "importance" alone, or by what a step saves, "importance-per-cost" (of the
+    budget) or "importance-per-latency" (measured as the budget "latency" is; layers with as many MACs may differ
+    twofold in it).
     round_to: a layer that loses channels keeps a multiple of this; min_channels: the least it keeps; max_share: the
     largest share it may lose. taylor_batches: training batches that "taylor" looks at.
     rounds: the budget is reached in so many steps of equal ratio, with fine-tuning after each (Molchanov et al.,
@@ -83,8 +85,9 @@ class PruneChannels(TrainedStage):
                 f"there is no channel in this model that can be pruned: {_reasons(channels)}",
                 hint="take a recipe without prune-channels",
             )
-        measured = self._search(channels, artifact, ctx) if self.budget == LATENCY else None
-        rounds = _Rounds(self, artifact, ctx, whole, measured)
+        latency = self._latency(channels, artifact, ctx) if self.ranking == PER_LATENCY else None
+        measured = self._search(channels, latency, artifact, ctx) if self.budget == LATENCY else None
+        rounds = _Rounds(self, artifact, ctx, whole, latency, measured)
         model = whole
         for number in range(1, self.rounds + 1):
             model = rounds.run(model, number)
@@ -101,11 +104,13 @@ class PruneChannels(TrainedStage):
         }
         if measured is not None:
             metrics["latency_search"] = measured.metrics()
+        if latency is not None:
+            metrics["channel_latency"] = latency.metrics()
         return Outcome(KERAS, {"model": path}, artifact.signature, metrics, self._notes(channels, whole))
 
     @property
     def uses(self) -> frozenset[str]:
-        return super().uses | ({"device"} if self.budget == LATENCY else frozenset())
+        return super().uses | ({"device"} if self.budget == LATENCY or self.ranking == PER_LATENCY else frozenset())
 
     @property
     def limits(self) -> Limits:
@@ -141,13 +146,24 @@ class PruneChannels(TrainedStage):
                 ),
             )
 
-    def _search(self, channels: Channels, artifact: Artifact, ctx: Context) -> Search:
+    def _latency(self, channels: Channels, artifact: Artifact, ctx: Context) -> ChannelLatency:
+        return channel_latency(
+            channels,
+            self.scores(channels, artifact, ctx),
+            limits=self.limits,
+            signature=artifact.signature,
+            inputs=golden_inputs(ctx.task, artifact.signature, ctx.seed),
+            ctx=ctx,
+        )
+
+    def _search(self, channels: Channels, latency: ChannelLatency | None, artifact: Artifact, ctx: Context) -> Search:
         return search_widths(
             channels,
             self.scores(channels, artifact, ctx),
             self.keep,
             limits=self.limits,
             ranking=self.ranking,
+            latency=latency.of if latency else None,
             signature=artifact.signature,
             inputs=golden_inputs(ctx.task, artifact.signature, ctx.seed),
             ctx=ctx,
@@ -183,9 +199,16 @@ class _Rounds:
     killed stage goes on with the same bytes."""
 
     def __init__(
-        self, stage: PruneChannels, artifact: Artifact, ctx: Context, whole: Any, measured: Search | None
+        self,
+        stage: PruneChannels,
+        artifact: Artifact,
+        ctx: Context,
+        whole: Any,
+        latency: ChannelLatency | None,
+        measured: Search | None,
     ) -> None:
         self._stage, self._artifact, self._ctx, self._measured = stage, artifact, ctx, measured
+        self._latency = latency.of if latency else None
         self._of = MACS if stage.budget == LATENCY else stage.budget
         self._full = cost_of(whole, self._of)
         self._keep = stage.keep
@@ -221,7 +244,15 @@ class _Rounds:
             return keep_widths(channels, importance, self._measured.widths)
         limits = dataclasses.replace(stage.limits, max_share=1.0, least=self._least)
         target = int(self._full * self._keep ** (number / stage.rounds))
-        return plan_channels(channels, importance, target, of=self._of, limits=limits, ranking=stage.ranking)
+        return plan_channels(
+            channels,
+            importance,
+            target,
+            of=self._of,
+            limits=limits,
+            ranking=stage.ranking,
+            latency=self._latency,
+        )
 
     def _tune(self, model: Any, number: int, folder: Path) -> tuple[Any, dict[str, Any]]:
         stage, last = self._stage, number == self._stage.rounds
