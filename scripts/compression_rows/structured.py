@@ -1,5 +1,5 @@
-"""Structured pruning, to half of the MACs and to 60% of the latency, beside unstructured sparsity: accuracy, and latency
-in one interleaved run."""
+"""Structured pruning, to half of the MACs and to 60% of the latency, beside unstructured sparsity: accuracy,
+and latency in one interleaved run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def _row(model: str) -> Row:
             "variants": {name: each.summary() for name, each in made.items()},
         }
 
-    return Row(f"{model}: half of the MACs or 60% of the latency by channels, and half of the weights zero, measured together", run)
+    about = "half of the MACs or 60% of the latency by channels, half of the weights zero, measured together"
+    return Row(f"{model}: {about}", run)
 
 
 def _latency(files: dict[str, Path]) -> dict[str, float]:
