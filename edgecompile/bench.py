@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecompile import bundle, data
+from edgecompile import bundle, data, golden
 from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import BUILTIN, XNNPACK
@@ -93,11 +93,11 @@ def _subject(path: Path, options: Options) -> Subject:
         # The name that --kernels has for it: `litert-xnnpack` of the backend `litert` is `xnnpack`.
         name = f"{path} {winner['id'].removeprefix(winner['backend'] + '-')}"
         won = Candidate(name, winner["backend"], path / winner["file"], threads, dict(winner["config"]))
-        golden = _golden(path / "golden.npz", signature)
+        inputs = _golden(path / "golden.npz", signature)
     except (KeyError, TypeError, ValueError, AttributeError, OSError, StopIteration, zipfile.BadZipFile) as problem:
         raise BundleError(f"{path} is damaged: {problem}", hint=f"see `edgecompile verify {path}`") from None
     candidates = _litert(path, file, options, threads) if options.kernels else (won,)
-    return Subject(str(path), candidates, signature, golden)
+    return Subject(str(path), candidates, signature, inputs)
 
 
 def _litert(path: Path, file: Path, options: Options, threads: int) -> tuple[Candidate, ...]:
@@ -108,8 +108,7 @@ def _litert(path: Path, file: Path, options: Options, threads: int) -> tuple[Can
 
 def _golden(path: Path, signature: Signature) -> dict[str, Array]:
     """The golden inputs as real numbers: other models of the group quantize them in their own way."""
-    with np.load(path, allow_pickle=False) as saved:
-        arrays = {k.removeprefix("inputs/"): saved[k] for k in saved.files if k.startswith("inputs/")}
+    arrays = golden.read(path)[golden.INPUTS]
     specs = {t.name: t for t in signature.inputs}
     quantized = {name for name, array in arrays.items() if str(array.dtype) == specs[name].dtype}
     return {name: dequantize(array, specs[name]) if name in quantized else array for name, array in arrays.items()}

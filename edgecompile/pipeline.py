@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgecompile import accounting, data, gates, packaging
+from edgecompile import accounting, data, gates, golden, packaging
 from edgecompile.accounting import Rung
 from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.backends import BACKENDS
@@ -164,8 +162,7 @@ def _measure(
     for name, model in others.items():
         plain = BACKENDS["litert"].compile(model, made.target, made.threads)[0]
         everyone.append(dataclasses.replace(plain, id=name))
-    with np.load(baseline.files["golden"]) as golden:
-        inputs = {k.removeprefix("inputs/"): golden[k] for k in golden.files if k.startswith("inputs/")}
+    inputs = golden.read(baseline.files["golden"])[golden.INPUTS]
     measurement, cached = measure(
         everyone,
         inputs,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import platform
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgecompile import bundle, compare, data
+from edgecompile import bundle, compare, data, golden
 from edgecompile.artifact import Signature
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
@@ -89,9 +86,9 @@ def verify(path: Path, worker: Worker, *, data_spec: str | None = None, report: 
         why = "not checked: the model can't be read"
         rest = [_check(name, None, why) for name in ("golden outputs", "parity", "accuracy")]
         return Verification(path, (files, model, *rest), ())
-    golden, parity = _outputs(path, promise, worker, report)
+    reference, parity = _outputs(path, promise, worker, report)
     accuracy, figures = _accuracy(promise, source, worker, report)
-    return Verification(path, (files, model, golden, parity, accuracy), figures)
+    return Verification(path, (files, model, reference, parity, accuracy), figures)
 
 
 def _check(name: str, passed: bool | None, text: str) -> Check:
@@ -165,32 +162,32 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
         return _check("golden outputs", False, problem.message), missing
     try:
         fresh = worker.call("the reference kernels", reference_outputs, promise.winner.model, inputs, report=report)
-        golden = _judge_reference(fresh, stored, promise, worker, inputs, report)
+        reference = _judge_reference(fresh, stored, promise, worker, inputs, report)
     except EdgecompileError as problem:
-        golden = _check("golden outputs", False, problem.message)
+        reference = _check("golden outputs", False, problem.message)
     if promise.winner.backend not in BACKENDS:
-        return golden, _check("parity", None, f"not checked: no backend {promise.winner.backend!r} in this edgecompile")
+        reason = f"not checked: no backend {promise.winner.backend!r} in this edgecompile"
+        return reference, _check("parity", None, reason)
     try:
         given, known, scales = worker.call("the engine", engine_outputs, promise.winner, inputs, report=report)
         parity = _judge_parity(given, known, scales, stored, promise)
     except EdgecompileError as problem:
         parity = _check("parity", False, problem.message)
-    return golden, parity
+    return reference, parity
 
 
 def _golden(path: Path, signature: Signature) -> tuple[dict[str, Array], dict[str, Array]]:
     """(inputs, reference outputs) by name; DataError where the file doesn't hold them."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
+        arrays = golden.read(path)
+    except golden.DAMAGED as problem:
         raise DataError(f"golden.npz can't be read: {problem}") from None
     found = []
-    for side, tensors in (("inputs", signature.inputs), ("reference", signature.outputs)):
-        missing = [f"{side}/{tensor.name}" for tensor in tensors if f"{side}/{tensor.name}" not in arrays]
+    for role, tensors in ((golden.INPUTS, signature.inputs), (golden.REFERENCE, signature.outputs)):
+        missing = [f"{role}/{tensor.name}" for tensor in tensors if tensor.name not in arrays[role]]
         if missing:
             raise DataError(f"golden.npz lacks {', '.join(missing)}")
-        found.append({tensor.name: arrays[f"{side}/{tensor.name}"] for tensor in tensors})
+        found.append({tensor.name: arrays[role][tensor.name] for tensor in tensors})
     inputs, stored = found
     if len({len(array) if array.ndim else 0 for array in (*inputs.values(), *stored.values())}) != 1:
         raise DataError("golden.npz: its inputs and outputs are of different numbers of samples")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecompile import data
+from edgecompile import data, golden
 from edgecompile.artifact import TFLITE, Signature, TensorInfo
 from edgecompile.bundle import open_bundle
 from edgecompile.compression import training_job
@@ -179,9 +178,9 @@ def _real(x: Mapping[str, Array], specs: Mapping[str, TensorInfo]) -> dict[str, 
 
 def _golden(path: Path, signature: Signature, count: int) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            return {t.name: saved[f"inputs/{t.name}"][:count] for t in signature.inputs}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
+        inputs = golden.read(path)[golden.INPUTS]
+        return {t.name: inputs[t.name][:count] for t in signature.inputs}
+    except golden.DAMAGED as problem:
         raise BundleError(f"{path} is damaged: {problem}", hint="build the bundle again") from None
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgecompile import compare
+from edgecompile import compare, golden
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature, TensorInfo
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
@@ -46,10 +46,10 @@ class Baseline:
         inputs = golden_inputs(ctx.task, artifact.signature, ctx.seed)
         outputs = source.predict(inputs)
         check_finite(outputs, "the source model's outputs on golden inputs")
-        golden = ctx.out / "golden.npz"
-        save_arrays(golden, {**prefixed("inputs", inputs), **prefixed("float", outputs)})
+        path = ctx.out / "golden.npz"
+        golden.write(path, {golden.INPUTS: inputs, golden.FLOAT: outputs})
         metrics: dict[str, Any] = {"golden_inputs": "data" if ctx.task else "random"}
-        files = {"golden": golden}
+        files = {"golden": path}
         task = ctx.task
         if task is not None and task.metric is not None:
             if task.test is None or task.test.y is None:
@@ -80,18 +80,17 @@ class Parity:
     golden: str
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
-        with np.load(self.golden) as saved:
-            stored = {name: saved[name] for name in saved.files}
-        inputs = {k.removeprefix("inputs/"): v for k, v in stored.items() if k.startswith("inputs/")}
+        stored = golden.read(self.golden)
+        inputs = stored[golden.INPUTS]
         reference = LiteRtRunner(artifact.model, reference_kernels(read(artifact.model))).run(inputs)
         check_finite(reference, "the converted model's outputs on golden inputs")
         path = ctx.out / "golden.npz"
-        save_arrays(path, {**stored, **prefixed("reference", reference)})
+        golden.write(path, {**stored, golden.REFERENCE: reference})
         xnnpack = LiteRtRunner(artifact.model, XNNPACK)
         known = xnnpack.run(inputs)
         specs = {spec.name: spec for spec in xnnpack.outputs}
         floats = not _has_integers(read(artifact.model))
-        source = {name: stored[f"float/{name}"] for name in reference}
+        source = {name: stored[golden.FLOAT][name] for name in reference}
         verdicts, distances = {}, {}
         for candidate in self.candidates:
             given = BACKENDS[candidate.backend].open(candidate).run(inputs)
@@ -216,11 +215,6 @@ def validation(task: Task, signature: Signature, predict: Any, ctx: Context) -> 
         return {}
     score = task.metric.score(held.y, outputs, x)
     return {"validation": score, "validation_metric": task.metric.name, "validation_samples": len(held)}
-
-
-def prefixed(role: str, arrays: Arrays) -> dict[str, Array]:
-    """Arrays under the names they have in golden.npz: inputs/<name>, float/<name>, reference/<name>."""
-    return {f"{role}/{name}": array for name, array in arrays.items()}
 
 
 def check_finite(outputs: Arrays, what: str) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
+from edgecompile import golden
 from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.layerwise import compare
 from edgecompile.layerwise.report import SNR_LIMIT
@@ -35,8 +34,7 @@ class LayerErrors:
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         samples = max(2, min(_SAMPLES, int(_MACS / max(1, read(artifact.model).macs))))
-        with np.load(self.golden) as saved:
-            inputs = {k.removeprefix("inputs/"): saved[k][:samples] for k in saved.files if k.startswith("inputs/")}
+        inputs = {name: array[:samples] for name, array in golden.read(self.golden)[golden.INPUTS].items()}
         found = compare(Path(self.path), artifact.model, inputs, snr_db=SNR_LIMIT, report=ctx.report)
         metrics: dict[str, Any] = {"samples": len(next(iter(inputs.values()))), **found.to_json()}
         return Outcome(TFLITE, dict(artifact.files), artifact.signature, metrics)

@@ -1,0 +1,30 @@
+"""golden.npz: inputs, and what the float source and LiteRT's reference kernels make of them; an array is ROLE/NAME."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgecompile.ondevice.runner import save_arrays
+from edgecompile.task import Array, Arrays
+
+INPUTS, FLOAT, REFERENCE = "inputs", "float", "reference"
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what reading a damaged file can raise
+
+
+def write(path: Path, roles: Mapping[str, Arrays]) -> None:
+    """roles: by role, arrays [samples, ...] by the names of tensors."""
+    save_arrays(path, {f"{role}/{name}": array for role, arrays in roles.items() for name, array in arrays.items()})
+
+
+def read(path: Path | str) -> dict[str, dict[str, Array]]:
+    """What `write` was given; a role that isn't there is empty. Errors: one of DAMAGED."""
+    roles: dict[str, dict[str, Array]] = {INPUTS: {}, FLOAT: {}, REFERENCE: {}}
+    with np.load(path, allow_pickle=False) as saved:
+        for key in saved.files:
+            role, _, name = key.partition("/")
+            roles.setdefault(role, {})[name] = saved[key]
+    return roles
