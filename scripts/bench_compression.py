@@ -6,7 +6,8 @@
 
 A row runs `edgecompile build` with a recipe of scripts/compression_rows/recipes and the data in EDGECOMPILE_DATA, and
 writes docs/benchmarks/ROW.json and, in the folder --out names, model.tflite. Whatever a row has finished
-is in edgecompile's cache: the same command goes on after a kill. `--table` prints the rows there are as Markdown.
+is in edgecompile's cache: the same command goes on after a kill. `--page` writes docs/compression.md, the tables of all
+rows there are.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ROWS: dict[str, Row] = {
     **costs.ROWS,
 }
 RESULTS = ROOT / "docs" / "benchmarks"
+PAGE = ROOT / "docs" / "compression.md"
 
 
 def main() -> None:
@@ -39,13 +41,13 @@ def main() -> None:
     parser.add_argument("row", nargs="?", choices=sorted(ROWS), metavar="ROW")
     parser.add_argument("--out", type=Path, help="folder of the row's bundle [default: build/bench/ROW]")
     parser.add_argument("--list", action="store_true", help="name all rows")
-    parser.add_argument("--table", action="store_true", help="print the results there are as Markdown tables")
+    parser.add_argument("--page", action="store_true", help="write docs/compression.md from the results there are")
     given = parser.parse_args()
     if given.list:
         width = max(map(len, ROWS))
         print("\n".join(f"{name:<{width}}  {row.summary}" for name, row in ROWS.items()))
-    elif given.table:
-        print(table.markdown(RESULTS))
+    elif given.page:
+        PAGE.write_text(table.page(RESULTS))
     elif given.row is None:
         parser.error("name a row, or give --list")
     else:
@@ -58,6 +60,7 @@ def run(name: str, out: Path) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
+    PAGE.write_text(table.page(RESULTS))
     print(f"{name}: {out / 'model.tflite'}\n{path.relative_to(ROOT)} is written")
 
 
