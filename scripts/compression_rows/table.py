@@ -121,17 +121,17 @@ _TABLES = (
         ("qat-", "cqat-", "pqat-", "pcqat-"),
         ("row", "float", "model", "fewest zeros", "most values", "file bytes", "gzip", "xz"),
         _collaborative,
-        "Fewest zeros: of the tensor that has fewest; most values: of the output channel that has most. Both are counted "
-        "in the `.tflite`'s own int8 weights.",
+        "Fewest zeros: of the tensor that has fewest; most values: of the output channel that has most. Both are "
+        "counted in the `.tflite`'s own int8 weights.",
     ),
     _Table(
         "Half of the MACs, or 60% of the latency, by channels; half of the weights zero",
         ("structured-",),
         ("variant", "accuracy", "drop, points", "MACs left", "times as fast as its dense form"),
         _structured,
-        "Half of the MACs are asked for, or 60% of the float model's latency; in int8 the same channels go as in float. "
-        "Scattered zeros make the file smaller once it is packed, and nothing faster: LiteRT's dense kernels multiply by "
-        "a zero as by any other number.",
+        "Half of the MACs are asked for, or 60% of the float model's latency; in int8 the same channels go as in "
+        "float. Scattered zeros make the file smaller once it is packed, and nothing faster: LiteRT's dense kernels "
+        "multiply by a zero as by any other number.",
     ),
     _Table(
         "Recipe auto with --max-drop 1%, beside plain quantization-aware training",
