@@ -358,6 +358,24 @@ def test_a_search_marks_what_it_chose(manifest: dict[str, Any]) -> None:
     assert "✓ chosen" not in Page(render({**manifest, "search": None})).text
 
 
+def test_operators_that_mixed_precision_kept_are_marked(manifest: dict[str, Any]) -> None:
+    def row(index: int, operator: str, snr_db: float | None, kept: bool) -> dict[str, Any]:
+        more = {"tensor": f"t{index};alias", "finite": snr_db is not None, "weight_bytes": 100 * index}
+        return {"index": index, "operator": operator, "snr_db": snr_db, "kept": kept, **more}
+
+    measured = {
+        "sensitivity": [row(1, "SUB", None, True), row(0, "FULLY_CONNECTED", 31.25, False)],
+        **{"kept": ["SUB #1"], "operators": 2, "evaluations": 3, "drop": 0.25, "drop_unit": "points"},
+    }
+    record = {**manifest["history"][-1], "stage": "mixed-precision", "metrics": measured}
+    record["config"] = {"fallback": "float", "max_drop": 0.5}
+    text = Page(render({**manifest, "history": [*manifest["history"], record]})).text
+    assert "1 of 2 operators, found in 3 evaluations" in text
+    assert "drops by 0.25 points against the float model, 0.5 was allowed" in text
+    assert "1 SUB t1 not finite 100 B float 0 FULLY_CONNECTED t0 31.2 quantized" in text
+    assert "Which operators stayed" not in Page(render(manifest)).text
+
+
 def test_the_sparsity_note_is_shown_where_there_is_one(manifest: dict[str, Any]) -> None:
     note = "the zeros are in int8 weights & nowhere else"
     assert note in Page(render({**manifest, "sparsity_note": note})).text

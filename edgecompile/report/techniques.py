@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgecompile.manifest import find
-from edgecompile.report import formats
+from edgecompile.report import formats, sensitivity
 from edgecompile.units import format_count, format_ms, format_size
 
 SOURCE = "float source"
@@ -107,6 +107,7 @@ def page(manifest: Mapping[str, Any], latency_reason: str) -> dict[str, Any]:
         "sentences": _sentences(rungs, form),
         "slimming": _slimming(manifest, rungs),
         "search": search(manifest),
+        "sensitivity": sensitivity.page(manifest),
     }
 
 
