@@ -18,6 +18,7 @@ from typing import Any
 
 from edgecompile import __version__, data
 from edgecompile.artifact import Artifact, StageRecord, sha256_json
+from edgecompile.cache import write_file
 from edgecompile.code import module_digest, package_digest
 from edgecompile.data import DataSource
 from edgecompile.errors import ModelError
@@ -25,6 +26,7 @@ from edgecompile.loaders.base import LoadOptions
 from edgecompile.stages.base import Context, Progress, Stage
 from edgecompile.task import Task
 
+_KEPT_EVERY = 5.0  # seconds
 TOOLS = (
     "tensorflow",
     "tf-keras",
@@ -133,10 +135,15 @@ def run_job(job: Job, out: Path, work: Path, *, report: Callable[[Progress], Non
 
     _import_tensorflow_if(job.stage)
     seed_everything(job.settings.seed)
-    began = time.monotonic()
+    spent = _Spent(work / "seconds")
     task = task_of(job.settings)
     s = job.settings
-    ctx = Context(out, work, task, s.io, s.options, s.seed, job.budget_seconds, job.logs, report, job.teacher)
+
+    def kept(progress: Progress) -> None:
+        spent.keep()
+        report(progress)
+
+    ctx = Context(out, work, task, s.io, s.options, s.seed, job.budget_seconds, job.logs, kept, job.teacher)
     try:
         outcome = job.stage.run(job.artifact, ctx)  # type: ignore[arg-type]
     except Exception as problem:
@@ -157,12 +164,31 @@ def run_job(job: Job, out: Path, work: Path, *, report: Callable[[Progress], Non
         key=job.key,
         config=job.config(),
         tools=tool_versions(),
-        seconds=round(time.monotonic() - began, 3),
+        seconds=round(spent.seconds, 3),
         date=now(),
         metrics=metrics,
         notes=outcome.notes,
     )
     return made.replace(history=(*history, record))
+
+
+class _Spent:
+    """Seconds spent on a stage, with those of the processes that were killed in it, to within _KEPT_EVERY."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        before = float(path.read_text()) if path.is_file() else 0.0
+        self._began = time.monotonic() - before
+        self._kept = before
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def keep(self) -> None:
+        if self.seconds - self._kept > _KEPT_EVERY:
+            self._kept = self.seconds
+            write_file(self._path, str(self._kept))
 
 
 def replay_losses(losses: list[float], folder: Path, *, report: Callable[[Progress], None]) -> None:

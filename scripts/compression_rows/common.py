@@ -57,8 +57,7 @@ class Build:
 
     @property
     def compression_minutes(self) -> float:
-        """Of the stages themselves, also where they were in the cache; of a training that was cut off and went on, what
-        came after."""
+        """Of the stages themselves, also where they were in the cache."""
         return round(sum(r["seconds"] for r in self.manifest["history"]) / 60, 2)
 
     def summary(self) -> dict[str, Any]:
