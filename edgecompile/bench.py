@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +93,7 @@ def _subject(path: Path, options: Options) -> Subject:
         name = f"{path} {winner['id'].removeprefix(winner['backend'] + '-')}"
         won = Candidate(name, winner["backend"], path / winner["file"], threads, dict(winner["config"]))
         inputs = _golden(path / "golden.npz", signature)
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, StopIteration, zipfile.BadZipFile) as problem:
+    except (*golden.DAMAGED, TypeError, AttributeError, StopIteration) as problem:
         raise BundleError(f"{path} is damaged: {problem}", hint=f"see `edgecompile verify {path}`") from None
     candidates = _litert(path, file, options, threads) if options.kernels else (won,)
     return Subject(str(path), candidates, signature, inputs)

@@ -80,3 +80,11 @@ def test_bad_input_is_a_clear_error(digits_bundle: Path, tmp_path: Path) -> None
         assert not done.out
     done = run_cli("bench", digits_bundle, "--data", "ds_cnn.npz", cwd=tmp_path)
     assert done.code == DataError.exit_code
+
+
+def test_empty_golden_inputs_are_a_damaged_bundle(digits_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_bundle, tmp_path / "bundle")
+    (tmp_path / "bundle" / "golden.npz").write_bytes(b"")
+    done = run_cli("bench", "bundle", *SHORT, cwd=tmp_path)
+    assert done.code == BundleError.exit_code, done.err
+    assert "is damaged" in done.err
