@@ -12,6 +12,8 @@ import numpy as np
 
 from edgecompile.bridge import bypass
 
+FOLDED = "BatchNorm folded into the Dense layer before it"  # a note, with the names that are given
+
 
 def fold_dense_batchnorm(model: Any) -> tuple[Any, list[str]]:
     """(a flat tf-keras model that computes the same in inference, names of the BatchNorms it no longer has).

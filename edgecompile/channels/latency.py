@@ -84,23 +84,20 @@ def channel_latency(
     path = ctx.work / "channel-latency.json"
     if path.is_file():
         return ChannelLatency(**json.loads(path.read_text()))
-    full = channels.widths()
+    full = {group.name: len(group.sets) for group in channels.groups}
+    fewer = {name: max(limits.fewer(n // 2 + 1), limits.floor(name, n)) for name, n in full.items()}
     # Numbers, since a group's name is that of a layer and may be no name of a file.
-    smaller = {}
-    for number, group in enumerate(channels.groups):
-        fewer = max(limits.fewer(len(group.sets) // 2 + 1), limits.floor(group.name, len(group.sets)))
-        widths = full | {group.name: fewer}
-        smaller[f"group{number}"] = (
-            group.name,
-            fewer,
-            apply(channels.model, keep_widths(channels, importance, widths)),
-        )
+    files = {name: f"group{number}" for number, name in enumerate(full)}
     bench = _Bench(channels.model, signature, inputs, ctx)
-    p50 = bench.measure({name: model for name, (_, _, model) in smaller.items()})
-    whole = p50.pop(_WHOLE)
-    gone = {group: full[group] - fewer for group, fewer, _ in smaller.values()}
-    halved = {group: p50[name] for name, (group, _, _) in smaller.items()}
-    saved = {group: (whole - halved[group]) / n if n else 0.0 for group, n in gone.items()}
+    p50 = bench.measure(
+        {
+            files[name]: apply(channels.model, keep_widths(channels, importance, full | {name: n}))
+            for name, n in fewer.items()
+        }
+    )
+    whole = p50[_WHOLE]
+    halved = {name: p50[files[name]] for name in full}
+    saved = {name: (whole - halved[name]) / (n - fewer[name]) if n > fewer[name] else 0.0 for name, n in full.items()}
     least = max(_LEAST_SAVING * max(saved.values()), 1e-9)
     found = ChannelLatency(
         {group: max(value, least) for group, value in saved.items()}, halved, whole, bench.device, bench.date

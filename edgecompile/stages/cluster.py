@@ -10,11 +10,11 @@ import numpy as np
 
 from edgecompile.artifact import KERAS, Artifact
 from edgecompile.errors import CompressionGateError
-from edgecompile.folding import fold_dense_batchnorm
+from edgecompile.folding import FOLDED, fold_dense_batchnorm
 from edgecompile.loaders.base import save_keras
 from edgecompile.promises import distinct
 from edgecompile.stages.base import Context, Outcome, Progress, require
-from edgecompile.stages.trainable import TrainedStage, changed_weights, train, trainable_model, training_metrics
+from edgecompile.stages.trainable import TrainedStage, changed_weights, naming, train, trainable_model, training_metrics
 from edgecompile.task import Array
 from edgecompile.ties import Ties
 from edgecompile.training import Hooks
@@ -86,11 +86,7 @@ class Cluster(TrainedStage):
         save_keras(model, path)
         after = [v.numpy() for v in model.trainable_variables]
         metrics = {**training_metrics(result), **changed_weights(before, after), "values": values}
-        notes = tuple(
-            f"{what}: {', '.join(names)}"
-            for what, names in (("not clustered", dense), ("BatchNorm folded into the Dense layer before it", folded))
-            if names
-        )
+        notes = naming({"not clustered": dense, FOLDED: folded})
         return Outcome(KERAS, {"model": path}, artifact.signature, metrics, notes)
 
     def _choose(self, model: Any) -> tuple[dict[str, tuple[Any, int]], list[str]]:

@@ -85,8 +85,13 @@ class PruneChannels(TrainedStage):
                 f"there is no channel in this model that can be pruned: {_reasons(channels)}",
                 hint="take a recipe without prune-channels",
             )
-        latency = self._latency(channels, artifact, ctx) if self.ranking == PER_LATENCY else None
-        measured = self._search(channels, latency, artifact, ctx) if self.budget == LATENCY else None
+        latency = measured = None
+        if self._measures:
+            importance = self.scores(channels, artifact, ctx)
+            if self.ranking == PER_LATENCY:
+                latency = self._latency(channels, importance, artifact, ctx)
+            if self.budget == LATENCY:
+                measured = self._search(channels, importance, latency, artifact, ctx)
         rounds = _Rounds(self, artifact, ctx, whole, latency, measured)
         model = whole
         for number in range(1, self.rounds + 1):
@@ -110,7 +115,11 @@ class PruneChannels(TrainedStage):
 
     @property
     def uses(self) -> frozenset[str]:
-        return super().uses | ({"device"} if self.budget == LATENCY or self.ranking == PER_LATENCY else frozenset())
+        return super().uses | ({"device"} if self._measures else frozenset())
+
+    @property
+    def _measures(self) -> bool:
+        return self.budget == LATENCY or self.ranking == PER_LATENCY
 
     @property
     def limits(self) -> Limits:
@@ -146,20 +155,27 @@ class PruneChannels(TrainedStage):
                 ),
             )
 
-    def _latency(self, channels: Channels, artifact: Artifact, ctx: Context) -> ChannelLatency:
+    def _latency(self, channels: Channels, importance: Scores, artifact: Artifact, ctx: Context) -> ChannelLatency:
         return channel_latency(
             channels,
-            self.scores(channels, artifact, ctx),
+            importance,
             limits=self.limits,
             signature=artifact.signature,
             inputs=golden_inputs(ctx.task, artifact.signature, ctx.seed),
             ctx=ctx,
         )
 
-    def _search(self, channels: Channels, latency: ChannelLatency | None, artifact: Artifact, ctx: Context) -> Search:
+    def _search(
+        self,
+        channels: Channels,
+        importance: Scores,
+        latency: ChannelLatency | None,
+        artifact: Artifact,
+        ctx: Context,
+    ) -> Search:
         return search_widths(
             channels,
-            self.scores(channels, artifact, ctx),
+            importance,
             self.keep,
             limits=self.limits,
             ranking=self.ranking,

@@ -11,12 +11,12 @@ import numpy as np
 from edgecompile import promises
 from edgecompile.artifact import KERAS, QAT, Artifact
 from edgecompile.errors import CompressionGateError, UnsupportedLayerError
-from edgecompile.folding import fold_dense_batchnorm
+from edgecompile.folding import FOLDED, fold_dense_batchnorm
 from edgecompile.loaders.base import save_keras
 from edgecompile.quantization.calibration import draw
 from edgecompile.quantization_aware import calibrate, kernel_variables, may_stay_float, quantization_aware
 from edgecompile.stages.base import Context, Outcome, require
-from edgecompile.stages.trainable import TrainedStage, changed_weights, train, trainable_model, training_metrics
+from edgecompile.stages.trainable import TrainedStage, changed_weights, naming, train, trainable_model, training_metrics
 from edgecompile.task import Array
 from edgecompile.ties import Ties
 from edgecompile.training import Hooks
@@ -77,14 +77,7 @@ class Qat(TrainedStage):
         after = [v.numpy() for v in model.trainable_variables]
         metrics = {**training_metrics(result), **changed_weights(before, after)}
         np.savez(weights_path, *[v.numpy() for v in model.variables])
-        notes = tuple(
-            f"{what}: {', '.join(names)}"
-            for what, names in (
-                ("left in float (TF-MOT can't quantize them)", left_float),
-                ("BatchNorm folded into the Dense layer before it", folded),
-            )
-            if names
-        )
+        notes = naming({"left in float (TF-MOT can't quantize them)": left_float, FOLDED: folded})
         meta = {
             "float_layers": [*found, *may_stay_float(base, found)],
             "promised": {name: p.to_json() for name, p in promised.items()},

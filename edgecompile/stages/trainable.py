@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -91,6 +91,11 @@ def changed_weights(before: Sequence[Array], after: Sequence[Array]) -> dict[str
         )
     largest = max((float(np.max(np.abs(a - b))) for a, b in zip(after, before, strict=True) if a.size), default=0.0)
     return {"weights_changed": changed, "weights_total": total, "largest_change": largest}
+
+
+def naming(layers: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Notes that name layers, by what happened to them: "left in float: a, b". None where it happened to none."""
+    return tuple(f"{what}: {', '.join(names)}" for what, names in layers.items() if names)
 
 
 def training_metrics(result: Result) -> dict[str, Any]:
