@@ -229,9 +229,13 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     scattered = {"optimizations": [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]}
     write("sparse", lambda x: {"y": sparse(x)}, (1, 8, 8, 64), sparse, **scattered)
     write("dense", lambda x: {"y": dense(x)}, (1, 64), dense)
-    engine = quantizer.Quantizer(str(folder / "dense.tflite"))
-    engine.load_quantization_recipe(recipe.dynamic_wi4_afp32())
-    engine.quantize().export_model(str(folder / "int4.tflite"), overwrite=True)
+    wide = tf_keras.Sequential([tf_keras.layers.Input((512,), batch_size=1), tf_keras.layers.Dense(520)])
+    write("wide", lambda x: {"y": wide(x)}, (1, 512), wide)
+    schemes = {("dense", "int4"): recipe.dynamic_wi4_afp32(), ("wide", "outside"): recipe.dynamic_wi8_afp32()}
+    for (name, quantized), scheme in schemes.items():
+        engine = quantizer.Quantizer(str(folder / f"{name}.tflite"))
+        engine.load_quantization_recipe(scheme)
+        engine.quantize().export_model(str(folder / f"{quantized}.tflite"), overwrite=True)
     # Hardly any bytes but those of equal tables: what shared parts may cost a reader is bounded.
     write("deep", lambda x: {"y": [x := tf.sin(x) if i % 2 else tf.abs(x) for i in range(300)][-1]}, (1, 8))
     return {path.stem: path for path in folder.glob("*.tflite")}
@@ -247,6 +251,7 @@ KINDS = {
     "int8 lstm": lambda m: any(op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM" for op in m.main.operators),
     "sparse": lambda m: any(t.is_sparse for t in m.main.tensors),
     "int4": lambda m: any(t.dtype == "int4" for t in m.main.tensors),
+    "outside": lambda m: any(t.dtype == "int8" and t.is_constant for t in m.main.tensors),
     "deep": lambda m: len(m.main.operators) == 300,
 }
 
@@ -256,6 +261,20 @@ def test_every_kind_of_model_survives(kinds: dict[str, Path], tmp_path: Path, ki
     holds: Callable[[Any], bool] = KINDS[kind]
     assert holds(read(kinds[kind]))  # the model is of the kind at all
     assert holds(read(check(kinds[kind], tmp_path).path))
+
+
+def test_constants_behind_the_model_are_taken_in(kinds: dict[str, Path], tmp_path: Path) -> None:
+    """ai-edge-quantizer puts them there from 256 KiB on."""
+
+    def places(path: Path) -> list[int]:
+        return [buffer.offset for buffer in schema.ModelT.InitFromPackedBuf(path.read_bytes()).buffers]
+
+    before = kinds["outside"]
+    assert max(places(before)) > 1000
+    assert bytes_by_part(before)["buffers"] >= 512 * 520
+    done = slimmed(before, tmp_path)
+    assert set(places(done.path)) == {0}
+    assert done.saved["names"] > 0
 
 
 # What is noise, and what is not -----------------------------------------------------------------
@@ -384,11 +403,6 @@ class Newer(CompactBuilder):
             self.PrependInt32Slot(slots, 7, 0)  # type: ignore[attr-defined]
 
 
-def to_the_end(tables: Any) -> None:
-    buffer = max(tables.buffers, key=lambda b: 0 if b.data is None else len(b.data))
-    buffer.data, buffer.offset, buffer.size = None, 64, len(buffer.data)
-
-
 def unknown_options(tables: Any) -> None:
     tables.subgraphs[0].operators[1].builtinOptionsType = 200
 
@@ -404,7 +418,6 @@ def nothing(tables: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "builder", "why"),
     [
-        (to_the_end, None, "constants lie outside"),
         (large_options, None, "options of custom operators lie outside"),
         (unknown_options, None, "options of operators that this version .* doesn't know"),
         (nothing, Newer(11), r"\(Tensor\) has fields that"),
@@ -420,6 +433,13 @@ def test_what_is_not_understood_is_left(
     assert done.path.read_bytes() == changed.read_bytes()
     assert re.search(why, done.left or "")
     assert set(done.saved.values()) == {0}
+
+
+def test_a_file_beyond_flatbuffers_offsets_is_left(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecompile.tflite_file.slimming._LARGEST", 10_000)
+    done = slimmed(data / KWS, tmp_path)
+    assert done.path.read_bytes() == (data / KWS).read_bytes()
+    assert "53936 bytes, and FlatBuffers' own offsets end at 10000" in (done.left or "")
 
 
 # The stage --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ _SUBGRAPH_TENSORS, _SUBGRAPH_NAME = 0, 4
 _TENSOR_BUFFER, _TENSOR_NAME, _TENSOR_QUANTIZATION = 2, 3, 4
 _QUANTIZATION_VECTORS = ((0, 4), (1, 4), (2, 4), (3, 8))  # slot and width of min, max, scale, zero_point
 _METADATA_NAME, _METADATA_BUFFER = 0, 1
+_BUFFER_DATA, _BUFFER_OFFSET, _BUFFER_SIZE = 0, 1, 2
 
 
 def bytes_by_part(path: Path, tail: int = 0) -> dict[str, int]:
@@ -49,9 +50,9 @@ def bytes_by_part(path: Path, tail: int = 0) -> dict[str, int]:
         count(METADATA, walk.text(entry, _METADATA_NAME))
         at = walk.number(entry, _METADATA_BUFFER)
         if at < len(buffers):
-            count(METADATA, walk.vector(buffers[at], 0, 1))
+            count(METADATA, walk.data(buffers[at]))
     for buffer in buffers:
-        count(BUFFERS, walk.vector(buffer, 0, 1))
+        count(BUFFERS, walk.data(buffer))
     sizes = {part: sum(spans.values()) for part, spans in kept.items()}
     sizes[METADATA] += tail
     return {**sizes, LAYOUT: len(content) - sum(sizes.values())}
@@ -78,10 +79,17 @@ class _Walk:
         offset = self._at("<H", vtable + entry) if entry < self._at("<H", vtable) else 0
         return table + offset if offset else None
 
-    def number(self, table: int, slot: int) -> int:
-        """An unsigned number of 4 bytes, 0 where it is left out."""
+    def number(self, table: int, slot: int, code: str = "<I") -> int:
+        """An unsigned number, 0 where it is left out."""
         field = self._field(table, slot)
-        return 0 if field is None else self._at("<I", field)
+        return 0 if field is None else self._at(code, field)
+
+    def data(self, buffer: int) -> tuple[int, int] | None:
+        """A buffer's bytes, in the FlatBuffers part or after it (reading.py)."""
+        offset = self.number(buffer, _BUFFER_OFFSET, "<Q")
+        if offset > 1:
+            return offset, self.number(buffer, _BUFFER_SIZE, "<Q")
+        return self.vector(buffer, _BUFFER_DATA, 1)
 
     def target(self, table: int, slot: int) -> int | None:
         """The address that a field points to."""

@@ -30,6 +30,7 @@ from edgecompile.tflite_file.structure import IDENTIFIER
 _NEEDLESS = frozenset({b"min_runtime_version", b"CONVERSION_METADATA"})
 # LiteRT's acceleration tests know their subgraphs by this prefix.
 _NAMED_SUBGRAPHS = b"VALIDATION:"
+_LARGEST = 1 << 31
 _ZIP_ENTRY, _ZIP_END = b"PK\x01\x02", 22
 
 
@@ -49,16 +50,18 @@ class Slimmed:
 
 def slim(model: TfliteModel, out: Path) -> Slimmed:
     """Write the file at `out`, never larger than the model's. The same model gives the same bytes, and a slim model
-    its own. Files that can't be written again whole (constants outside the FlatBuffers part, fields that this schema
+    its own. Constants behind the FlatBuffers part, where ai-edge-quantizer puts them from 256 KiB on, are taken in: old
+    interpreters don't find them there. Files that can't be written again whole (2 GiB and more, fields that this schema
     doesn't know) are copied as they are, and `left` says why."""
     from ai_edge_litert import schema_py_generated as schema
 
     content = model.path.read_bytes()
     tail, left = _appended(content)
     tables = schema.ModelT.InitFromPackedBuf(content, 0)
-    left = left or _outside(tables) or _unknown(schema, content)
+    left = left or _outside(tables, len(content)) or _unknown(schema, content)
     slimmer = content
     if left is None:
+        _take_in(tables, model)
         _clear(tables)
         _clear_names(tables)
         _clear_metadata(tables)
@@ -80,9 +83,9 @@ def slim(model: TfliteModel, out: Path) -> Slimmed:
 # What can't be written again ---------------------------------------------------------------------
 
 
-def _outside(tables: Any) -> str | None:
-    if any(buffer.offset > 1 for buffer in tables.buffers or []):
-        return "its constants lie outside the FlatBuffers part of the file"
+def _outside(tables: Any, size: int) -> str | None:
+    if size >= _LARGEST:
+        return f"it has {size} bytes, and FlatBuffers' own offsets end at {_LARGEST}"
     operators = [operator for graph in tables.subgraphs for operator in graph.operators or []]
     if any(operator.largeCustomOptionsOffset > 1 for operator in operators):
         return "options of custom operators lie outside the FlatBuffers part of the file"
@@ -171,6 +174,12 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 # What is left out --------------------------------------------------------------------------------
+
+
+def _take_in(tables: Any, model: TfliteModel) -> None:
+    for table, data in zip(tables.buffers or [], model.buffers, strict=True):
+        if table.offset > 1:
+            table.data = data
 
 
 def _clear(tables: Any) -> None:
