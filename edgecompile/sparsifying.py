@@ -16,7 +16,7 @@ import numpy as np
 from edgecompile.errors import CompressionGateError
 from edgecompile.sparse_chain import SPATIAL, Chain
 from edgecompile.task import Array
-from edgecompile.tflite_file import TfliteModel, read
+from edgecompile.tflite_file import TfliteModel, read, tables_of
 from edgecompile.tflite_file.layout import CompactBuilder
 
 _IDENTIFIER = b"TFL3"
@@ -43,7 +43,7 @@ def sparsify(model: TfliteModel, chain: Chain, path: Path) -> SparseFile:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    tables = schema.ModelT.InitFromPackedBuf(model.path.read_bytes(), 0)
+    tables = tables_of(model)
     writer = _Writer(schema, tables)
     for index in chain.kernels if chain.mirrored else ():
         writer.replace(index, np.flip(model.data(model.main.tensors[index]), chain.mirrored))

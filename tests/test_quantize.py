@@ -268,3 +268,29 @@ def test_built_in_recipes_are_read(source: Artifact) -> None:
     names = {"int8-weights", "int4", "int4-blockwise", "int16x8", "mixed-precision", "mixed-precision-int16"}
     assert names <= set(recipe_names())
     assert {load_recipe(name).needs for name in ("int8-weights", "int4", "int4-blockwise")} == {"nothing"}
+
+
+@pytest.mark.parametrize("scheme", [INT8, INT16])
+def test_a_channel_without_weights_keeps_its_bias(tmp_path: Path, digits: Task, scheme: str) -> None:
+    """Beside weights so small the bias was lost: cut off to the most negative number, or multiplied by zero."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 3, 1, 6)).astype(np.float32)
+    kernel[..., 1], kernel[..., 2], kernel[..., 3] = 0, 1e-12 * kernel[..., 2], 1e-9 * kernel[..., 3]
+    bias = np.array([0.5, 3, 2, -1, 0, 1], np.float32)
+
+    def network(x: Any) -> Any:
+        return {"scores": tf.nn.conv2d(x, tf.constant(kernel), 1, "SAME") + tf.constant(bias)}
+
+    concrete = tf.function(network).get_concrete_function(tf.TensorSpec((1, 8, 8, 1), tf.float32, name="image"))
+    path = tmp_path / "float.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module()).convert())
+    model = artifact(path)
+    ctx = Context(tmp_path, tmp_path, digits, "float", LoadOptions(), 0, None, None, lambda _: None)
+    outcome = Quantize(scheme).run(model, ctx)
+    expected = outputs(path, digits)
+    for kernels in (XNNPACK, BUILTIN):
+        received = outputs(outcome.files["model"], digits, kernels)
+        step = (expected.max() - expected.min()) / 255
+        assert np.abs(received - expected).max(axis=(0, 1, 2)).max() < 3 * step

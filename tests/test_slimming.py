@@ -18,12 +18,13 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgecompile.artifact import TFLITE, Artifact
+from edgecompile.artifact import TFLITE, Artifact, Signature, TensorInfo
+from edgecompile.backends.litert import LiteRtRunner
 from edgecompile.errors import CompressionGateError
 from edgecompile.loaders.base import LoadOptions
 from edgecompile.stages import slim as stage
 from edgecompile.stages.base import Context
-from edgecompile.tflite_file import Slimmed, bytes_by_part, read, slim
+from edgecompile.tflite_file import Slimmed, bytes_by_part, read, slim, with_signature
 from edgecompile.tflite_file.layout import CompactBuilder
 from edgecompile.tflite_file.structure import _Walk
 
@@ -275,6 +276,14 @@ def test_constants_behind_the_model_are_taken_in(kinds: dict[str, Path], tmp_pat
     done = slimmed(before, tmp_path)
     assert set(places(done.path)) == {0}
     assert done.saved["names"] > 0
+
+
+def test_a_new_signature_takes_constants_along(kinds: dict[str, Path], tmp_path: Path) -> None:
+    before = read(kinds["outside"])
+    names = Signature((TensorInfo("sound", (1, 512), "float32"),), (TensorInfo("class", (1, 520), "float32"),))
+    x = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)
+    received = LiteRtRunner(with_signature(before, names, tmp_path / "named.tflite")).run({"sound": x})
+    np.testing.assert_array_equal(received["class"], LiteRtRunner(before.path).run({"x": x})["y"])
 
 
 # What is noise, and what is not -----------------------------------------------------------------

@@ -4,6 +4,7 @@ schemes.py      what each scheme makes of weights and activations, and its recip
 operators.py    the operators of a float model, as the quantizer knows them, and what became of each
 overrides.py    `[[steps.overrides]]` of a recipe: other schemes for some operators
 calibration.py  ranges of activations, from training samples
+biases.py       biases too large for int32 at their scale
 engine.py       one float model, quantized once or many times with one calibration
 search.py       how few operators must stay in higher precision to hold a drop
 """

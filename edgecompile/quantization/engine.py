@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecompile.errors import CompressionGateError, ConversionError, RecipeError
+from edgecompile.quantization.biases import mend_biases
 from edgecompile.quantization.calibration import Sample, calibrate
 from edgecompile.quantization.operators import Place, places
 from edgecompile.quantization.schemes import recipe_entries
@@ -46,7 +47,7 @@ class FloatModel:
             engine.load_quantization_recipe(recipe_entries(scheme, io, exceptions))
             statistics = copy.deepcopy(self._statistics) if engine.need_calibration else None
             engine.quantize(statistics).export_model(str(path), overwrite=True)
-        return read(path)
+        return mend_biases(read(path), self.file)
 
 
 def check_weights(result: TfliteModel, scheme: str) -> None:

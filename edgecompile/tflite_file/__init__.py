@@ -3,7 +3,7 @@
 graph.py       the dataclasses, and what can be computed from them (constants, MACs, sparsity, signature)
 structure.py   bounds of every FlatBuffers table, vector and string
 reading.py     bytes -> dataclasses, through the schema that ships with LiteRT
-writing.py     the names of inputs and outputs (a signature), and the order of inputs and outputs
+writing.py     the schema's own objects, changed and written again; a signature, the order of inputs and outputs
 slimming.py    the same model in fewer bytes; layout.py: a FlatBuffers writer that stores equal parts once
 parts.py       what names, quantization, constants, metadata and the rest take in a file
 checks.py      indices, quantization parameters, sizes of constants, order of operators
@@ -21,7 +21,7 @@ from edgecompile.tflite_file.graph import (
 from edgecompile.tflite_file.parts import bytes_by_part
 from edgecompile.tflite_file.reading import read
 from edgecompile.tflite_file.slimming import Slimmed, slim
-from edgecompile.tflite_file.writing import in_order, with_signature
+from edgecompile.tflite_file.writing import in_order, tables_of, with_signature, write_tables
 
 __all__ = [
     "NamedSignature",
@@ -36,5 +36,7 @@ __all__ = [
     "in_order",
     "read",
     "slim",
+    "tables_of",
     "with_signature",
+    "write_tables",
 ]

@@ -24,6 +24,7 @@ from edgecompile.tflite_file.graph import TfliteModel
 from edgecompile.tflite_file.layout import CompactBuilder
 from edgecompile.tflite_file.parts import PARTS, bytes_by_part
 from edgecompile.tflite_file.structure import IDENTIFIER
+from edgecompile.tflite_file.writing import tables_of
 
 # What converters note about themselves. Other metadata (labels, normalization, precision a delegate may use) is read
 # by those who run the model.
@@ -50,18 +51,16 @@ class Slimmed:
 
 def slim(model: TfliteModel, out: Path) -> Slimmed:
     """Write the file at `out`, never larger than the model's. The same model gives the same bytes, and a slim model
-    its own. Constants behind the FlatBuffers part, where ai-edge-quantizer puts them from 256 KiB on, are taken in: old
-    interpreters don't find them there. Files that can't be written again whole (2 GiB and more, fields that this schema
-    doesn't know) are copied as they are, and `left` says why."""
+    its own. Constants behind the FlatBuffers part are taken in. Files that can't be written again whole (2 GiB and
+    more, fields that this schema doesn't know) are copied as they are, and `left` says why."""
     from ai_edge_litert import schema_py_generated as schema
 
     content = model.path.read_bytes()
     tail, left = _appended(content)
-    tables = schema.ModelT.InitFromPackedBuf(content, 0)
+    tables = tables_of(model)
     left = left or _outside(tables, len(content)) or _unknown(schema, content)
     slimmer = content
     if left is None:
-        _take_in(tables, model)
         _clear(tables)
         _clear_names(tables)
         _clear_metadata(tables)
@@ -174,12 +173,6 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 # What is left out --------------------------------------------------------------------------------
-
-
-def _take_in(tables: Any, model: TfliteModel) -> None:
-    for table, data in zip(tables.buffers or [], model.buffers, strict=True):
-        if table.offset > 1:
-            table.data = data
 
 
 def _clear(tables: Any) -> None:
