@@ -45,11 +45,14 @@ def markdown(folder: Path) -> str:
 
 
 def _tiny(row: Json) -> list[Line]:
+    points = [_point(row, point) for point in row.get("frontier", ())]
+    if "goal" not in row:
+        return points
     goal = ", ".join(f"{name} {'reached' if ok else 'NOT reached'}" for name, ok in row["goal"].items())
     sizes, macs, share = row["file_bytes"], row["macs"], row["share_of_reference"]
     first = [row["row"], row["metric"], f"{row['test']['source']:.4f}", f"{row['test']['model']:.4f}"]
     first += [f"{sizes['model']:,}", f"{share['bytes']:.1%}", f"{macs['model']:,}", f"{share['macs']:.1%}", goal]
-    return [first, *(_point(row, point) for point in row.get("frontier", ()))]
+    return [first, *points]
 
 
 def _point(row: Json, point: Json) -> Line:
