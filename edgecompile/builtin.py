@@ -115,7 +115,9 @@ def train(
             out.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(artifact.model, out)
     metric = facts.metric if facts else None
-    return Trained(model, artifact, metric, tested.get("test"), tested.get("test_samples"), job.key == usual)
+    return Trained(
+        model, artifact, metric, tested.get("test"), tested.get("test_samples"), artifact.history[-1].key == usual
+    )
 
 
 def _check_out(out: Path) -> None:

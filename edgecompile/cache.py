@@ -158,9 +158,10 @@ class Cache:
             os.utime(entry)  # what `prune` goes by
         return found
 
-    def put(self, key: str, artifact: Artifact) -> Artifact:
-        """Publish the files in the stage's new folder: written whole or not at all."""
-        folder = self.root / "work" / key / "out"
+    def put(self, key: str, artifact: Artifact, *, worked_as: str | None = None) -> Artifact:
+        """Publish the files in the stage's new folder: written whole or not at all. worked_as: the key of its work
+        folder, where that is another."""
+        folder = self.root / "work" / (worked_as or key) / "out"
         entry = self._entry(key)
         with writing(entry):
             (folder / "artifact.json").write_text(json.dumps(artifact.to_json(folder), indent=1))

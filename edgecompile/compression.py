@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from edgecompile import compare, data, packing
 from edgecompile.artifact import KERAS3, Artifact
@@ -21,18 +21,19 @@ from edgecompile.stages.load import Bridge, Reload, Train
 from edgecompile.task import Metric
 
 
-def compress(made: Plan, source: Artifact, settings: Settings, session: Session) -> list[Artifact]:
-    """The artifact of each of the plan's steps."""
+def compress(made: Plan, source: Artifact, settings: Settings, session: Session) -> Iterator[Artifact]:
+    """The artifact of each of the plan's steps, as it is made."""
     teacher = source if made.teacher is None else _teacher(made.teacher, settings, session)
-    artifact, steps = source, []
-    for step in made.steps:
+    artifact, spent = source, 0.0
+    for number, step in enumerate(made.steps):
         learns = "teacher" in step.uses
-        job = Job(step, artifact, settings, _budget(step, made), device_of(step), teacher if learns else None)
+        budget = _budget(made, number, spent)
+        job = Job(step, artifact, settings, budget, device_of(step), teacher if learns else None)
         artifact = session.run(job)
-        steps.append(artifact)
+        spent += _trained(artifact)
+        yield artifact
         if isinstance(step, Bridge) and made.teacher is None:
             teacher = artifact
-    return steps
 
 
 def find_steps(
@@ -49,13 +50,22 @@ def find_steps(
         form = made.request.pack
         return packing.packed_size(artifact.model, form) if form else artifact.model.stat().st_size
 
-    def run(steps: Sequence[Stage]) -> list[Artifact]:
-        trial = with_steps(made, steps, config)
+    total, spent = made.request.budget_minutes, 0.0
+
+    def share(left: int) -> float | None:
+        return None if total is None else max(0.0, total - spent / 60) / left
+
+    def run(steps: Sequence[Stage], minutes: float | None) -> Iterator[Artifact]:
+        nonlocal spent
+        trial = with_steps(made, steps, minutes)
         session.total += len(trial.steps)
-        return compress(trial, source, settings, session)
+        for artifact in compress(trial, source, settings, session):
+            spent += _trained(artifact)
+            yield artifact
 
     judge = Judge(
         run=run,
+        share=share,
         drop=lambda value: compare.metric_drop(metric, before, value),
         size=size,
         say=session.display.line,
@@ -66,11 +76,9 @@ def find_steps(
     )
 
 
-def with_steps(made: Plan, steps: Sequence[Stage], config: Search) -> Plan:
+def with_steps(made: Plan, steps: Sequence[Stage], minutes: float | None) -> Plan:
     """The plan of one trial, with its share of the time."""
-    minutes = made.request.budget_minutes
-    share = None if minutes is None else minutes / config.evaluations
-    return dataclasses.replace(made, budget_minutes=share, steps=chain(made.recipe.name, steps, made.source))
+    return dataclasses.replace(made, budget_minutes=minutes, steps=chain(made.recipe.name, steps, made.source))
 
 
 def device_of(step: Stage) -> tuple[str, ...]:
@@ -113,13 +121,20 @@ def training_job(first: Train, settings: Settings) -> Job:
     return Job(first, None, mine)
 
 
-def _budget(step: Stage, made: Plan) -> float | None:
-    """The step's share of --budget-minutes, in seconds: by the epochs that the recipe gives it."""
-    minutes = made.budget_minutes
-    epochs = getattr(step, "epochs", 0)
-    if minutes is None or not epochs:
+def _budget(made: Plan, number: int, spent: float) -> float | None:
+    """The share of --budget-minutes that step `number` has, in seconds: by the epochs that the recipe gives it, of what
+    the steps before it left (in `spent` seconds), or of all where they took too much."""
+    costs = [getattr(step, "epochs", 0) * getattr(step, "epoch_cost", 1.0) for step in made.steps]
+    if made.budget_minutes is None or not costs[number]:
         return None
-    return minutes * 60 * epochs / sum(getattr(s, "epochs", 0) for s in made.steps)
+    seconds = made.budget_minutes * 60
+    return max(seconds * costs[number] / sum(costs), (seconds - spent) * costs[number] / sum(costs[number:]))
+
+
+def _trained(artifact: Artifact) -> float:
+    """Seconds that a stage trained for; what it took when it was made, where it is from the cache."""
+    record = artifact.history[-1]
+    return record.seconds if "epochs" in record.metrics else 0.0
 
 
 def as_float_tflite(model: Artifact, settings: Settings, session: Session) -> Artifact:

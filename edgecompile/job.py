@@ -11,7 +11,7 @@ import functools
 import importlib.metadata
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,16 @@ class Job:
         )[:32]
 
     @property
+    def unlimited(self) -> Job:
+        """The same without a budget."""
+        return dataclasses.replace(self, budget_seconds=None)
+
+    def result_key(self, metrics: Mapping[str, Any]) -> str:
+        """The key of a result: that without a budget where the budget cut no epoch, since it then depends on none."""
+        whole = metrics.get("epochs") == getattr(self.stage, "epochs", None)
+        return self.unlimited.key if whole else self.key
+
+    @property
     def logs(self) -> Path | None:
         """Where the stage's TensorBoard logs go."""
         return self.settings.tensorboard / self.stage.name if self.settings.tensorboard else None
@@ -161,7 +171,7 @@ def run_job(job: Job, out: Path, work: Path, *, report: Callable[[Progress], Non
         metrics = metrics | validation(task, outcome.signature, predictor(made, ctx), ctx)
     record = StageRecord(
         stage=job.stage.name,
-        key=job.key,
+        key=job.result_key(metrics),
         config=job.config(),
         tools=tool_versions(),
         seconds=round(spent.seconds, 3),

@@ -62,9 +62,9 @@ def build(request: BuildRequest, session: Session) -> Built:
     found = None
     if made.recipe.search is not None:
         found = find_steps(made, made.recipe.search, source, baseline, settings, session)
-        made = with_steps(made, found.steps, made.recipe.search)
+        made = with_steps(made, found.steps, found.minutes)
         session.total += len(made.steps)
-    steps = compress(made, source, settings, session)
+    steps = list(compress(made, source, settings, session))
     artifact = steps[-1] if steps else source
     gates.check_io(artifact.signature, made.io)
     uncompressed = _uncompressed(source, settings, session)

@@ -52,11 +52,11 @@ class Session:
         """The job's artifact, from the cache where it is there."""
         if announce:
             self.announce(job.stage.name)
-        found = self.cache.get(job.key)
+        found = self._known(job)
         cached = found is not None
         if found is None:
             with self.cache.lock(job.key, waiting=self._waiting):
-                found = self.cache.get(job.key) or self.cache.put(job.key, self._run(job))
+                found = self._known(job) or self._publish(job, self._run(job))
         self.cached += cached
         self.ran += not cached
         if announce:
@@ -66,6 +66,17 @@ class Session:
         # An entry holds the history of the build that made it; ours is that of our own input.
         before = job.artifact.history if job.artifact else ()
         return found.replace(history=(*before, found.history[-1]))
+
+    def _known(self, job: Job) -> Artifact | None:
+        """From the cache. A training that no budget cut serves every budget: it takes no time any more."""
+        return self.cache.get(job.key) or self.cache.get(job.unlimited.key)
+
+    def _publish(self, job: Job, made: Artifact) -> Artifact:
+        key = made.history[-1].key
+        if key == job.key:
+            return self.cache.put(key, made)
+        with self.cache.lock(key):  # a build with another budget may have come to the same
+            return self.cache.get(key) or self.cache.put(key, made, worked_as=job.key)
 
     def _log_again(self, job: Job, record: StageRecord) -> None:
         """TensorBoard logs of a training that was done before, from what its record kept."""

@@ -78,7 +78,7 @@ def full(manifest: dict[str, Any]) -> dict[str, Any]:
     """With all that a measured build may have: a search, operators of one model alone, a tensor past the limit."""
     settings = {"channels": 0.5, "rank": 1.0, "sparsity": 1.0, "precision": "int8"}
     trial = {"settings": settings, "accepted": True, "validation": 0.9, "drop": 0.1, "bytes": 9000, "seconds": 2.0,
-             "reason": ""}  # fmt: skip
+             "reason": "", "minutes": None}  # fmt: skip
     failed = {**trial, "accepted": False, "validation": None, "drop": None, "bytes": None, "reason": "no channel left"}
     lone = {"position": 3, "op": "PAD", "tensor": "pad", "shape": [1, 4], "reason": "no counterpart"}
     found = copy.deepcopy(manifest)

@@ -337,15 +337,25 @@ def test_slimming_stands_apart_from_compression(manifest: dict[str, Any]) -> Non
 
 
 def test_a_search_marks_what_it_chose(manifest: dict[str, Any]) -> None:
-    settings = [{"channels": share, "rank": 1.0, "precision": "int8"} for share in (0.3, 0.6, 0.4, 0.2)]
+    settings = [{"channels": share, "rank": 1.0, "precision": "int8"} for share in (0.3, 0.6, 0.4, 0.2, 0.1)]
     outcomes: list[tuple[bool, float | None, int | None, str]] = [
         (False, 3.0, 8_000, ""),
         (True, 0.1, 12_000, ""),
         (True, 0.2, 9_000, ""),
         (False, None, None, "no channel is left"),
+        (False, 6.8, None, "validation drop 6.80 after prune-channels"),
     ]
     trials = [
-        {"settings": s, "accepted": ok, "validation": 0.9, "drop": drop, "bytes": size, "seconds": 1.0, "reason": why}
+        {
+            "settings": s,
+            "accepted": ok,
+            "validation": 0.9,
+            "drop": drop,
+            "bytes": size,
+            "seconds": 1.0,
+            "reason": why,
+            "minutes": 4.0,
+        }
         for s, (ok, drop, size, why) in zip(settings, outcomes, strict=True)
     ]
     found = {"metric": "accuracy", "budget": 0.6, "chosen": settings[2], "trials": trials}
@@ -355,6 +365,7 @@ def test_a_search_marks_what_it_chose(manifest: dict[str, Any]) -> None:
     assert "3 channels 0.4, int8 0.9000 0.2 9,000 B 1.0 s ✓ chosen" in text
     assert "1 channels 0.3, int8 0.9000 3 8,000 B 1.0 s drops too much" in text
     assert "could not be made no channel is left" in text
+    assert "given up validation drop 6.80 after prune-channels" in text
     assert "✓ chosen" not in Page(render({**manifest, "search": None})).text
 
 

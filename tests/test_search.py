@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from edgecompile.artifact import TFLITE, Artifact, Signature, StageRecord
 from edgecompile.errors import AccuracyGateError, CompressionGateError, RecipeError, UnsupportedLayerError
 from edgecompile.search import FLOAT16, INT8, MIXED, Judge, Search, search
 from edgecompile.stages.base import Stage
+from edgecompile.stages.prune_channels import PruneChannels
 
 FULL = 1000
 
@@ -26,7 +28,8 @@ class World:
         self.needed, self.int8_drop, self.mixed_drop = needed, int8_drop, mixed_drop
         self.tried: list[tuple[str, ...]] = []
 
-    def run(self, steps: tuple[Stage, ...]) -> Sequence[Artifact]:
+    def run(self, steps: tuple[Stage, ...], minutes: float | None) -> Sequence[Artifact]:
+        assert minutes == 7.0
         names = tuple(step.name for step in steps)
         self.tried.append(names)
         kept = 1.0
@@ -44,6 +47,7 @@ class World:
     def judge(self, limit: float = 1.0) -> Judge:
         return Judge(
             run=self.run,
+            share=lambda _: 7.0,
             drop=lambda value: value,
             size=lambda artifact: int(artifact.history[-1].metrics["bytes"]),
             say=lambda _: None,
@@ -75,13 +79,43 @@ def test_a_trial_that_cannot_be_made_is_told_and_passed_over() -> None:
 
 def test_a_model_that_cannot_be_trained_in_int8_is_quantized_after_training() -> None:
     class Refusing(World):
-        def run(self, steps: tuple[Stage, ...]) -> Sequence[Artifact]:
+        def run(self, steps: tuple[Stage, ...], minutes: float | None) -> Sequence[Artifact]:
             if any(step.name == "qat" for step in steps):
                 raise UnsupportedLayerError("TF-MOT can't make this model quantization-aware")
-            return super().run(steps)
+            return super().run(steps, minutes)
 
     found = search(Search(), Refusing(0.999).judge(), trains=True, packed=False, integer=False)
     assert found.chosen.precision == MIXED
+
+
+def test_what_no_training_in_int8_can_save_is_not_trained_in_int8() -> None:
+    """And the time it would have taken goes to the trials that are left."""
+    given: list[str] = []
+    spent, shares = 0.0, []
+
+    def run(steps: tuple[Stage, ...], minutes: float | None) -> Iterator[Artifact]:
+        nonlocal spent
+        assert minutes is not None
+        shares.append(minutes)
+        kept = next((step.keep for step in steps if isinstance(step, PruneChannels)), 1.0)
+        for step in steps:
+            spent += minutes / len(steps)
+            given.append(step.name)
+            metrics = {"validation": 10 * (1 - kept), "bytes": FULL * kept}
+            yield Artifact(TFLITE, {}, Signature((), ()), (StageRecord(step.name, "k", {}, {}, 60.0, "", metrics),))
+
+    judge = dataclasses.replace(World(0.0).judge(), run=run, share=lambda left: (60 - spent) / left)
+    found = search(Search(axes=("channels",)), judge, trains=True, packed=False, integer=False)
+    first, second, third, *_ = found.trials
+    assert [t.settings.channels for t in (first, second, third)] == [0.316, 0.562, 0.75]
+    assert first.reason == "validation drop 6.84 after prune-channels, 1.00 allowed"
+    assert (first.drop, first.bytes, first.seconds) == (pytest.approx(6.84), None, 60)
+    assert given[:4] == ["prune-channels", "prune-channels", "prune-channels", "qat"]
+    assert third.drop == pytest.approx(2.5)
+    assert shares == [t.minutes for t in found.trials]
+    assert shares[0] == 10
+    assert shares[1] == pytest.approx((60 - 10 / 3) / 5)
+    assert sum(shares) > 60
 
 
 def test_sparsity_is_tried_only_where_the_packed_form_counts() -> None:
@@ -126,6 +160,25 @@ def test_a_build_finds_a_smaller_model_within_its_budget(tmp_path: Path) -> None
     assert chosen["bytes"] == (tmp_path / "b" / "model.tflite").stat().st_size
     again = run_cli("build", "digits", "--recipe", "short.toml", "--max-drop", "5%", "--out", "b", cwd=tmp_path)
     assert "nothing to do" in again.out
+
+
+def test_a_training_that_no_budget_cut_serves_every_budget(tmp_path: Path) -> None:
+    """And a step that is added leaves those before it as they were."""
+    steps = ['[[steps]]\nstage = "fine-tune"\nepochs = 1\n', '[[steps]]\nstage = "qat"\nepochs = 1\n']
+    end = '[[steps]]\nstage = "convert"\n'
+    (tmp_path / "one.toml").write_text('summary = "one"\n' + steps[0] + end)
+    (tmp_path / "two.toml").write_text('summary = "two"\n' + "".join(steps) + end)
+
+    def build(recipe: str, *options: str) -> str:
+        arguments = ["build", "digits", "--recipe", recipe, "--max-drop", "off", "--out", "b", *options]
+        done = run_cli(*arguments, cwd=tmp_path)
+        assert done.code == 0, done.err
+        return done.err.partition("fine-tune\n")[2].partition("[")[0]
+
+    assert "done before" not in build("one.toml", "--budget-minutes", "20")
+    assert "done before" in build("two.toml", "--budget-minutes", "20")
+    assert "done before" in build("two.toml", "--budget-minutes", "10")
+    assert "done before" in build("one.toml", "--budget-minutes", "0.0001")  # takes no time any more
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgecompile.metrics import accuracy, mse
 from edgecompile.stages.base import Context, Progress
 from edgecompile.task import AUTOENCODER, CLASSIFICATION, REGRESSION, UNLABELED, Split, Task
 from edgecompile.training import Result, Schedule, Trainer, replay
+from edgecompile.training.batches import Batches
 
 X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
 TARGET = (X @ np.array([1, -2, 0.5, 3], np.float32)).astype(np.float32)
@@ -209,6 +211,25 @@ def test_epochs_draw_different_masks(tmp_path: Path) -> None:
     info = (TensorInfo("in", (-1, 4), "float32"),)
     result = Trainer(model, info, (TensorInfo("out", (-1, 1), "float32"),), task(), Schedule(3, 1e-12, 64), ctx).run()
     assert len({round(loss, 6) for loss in result.losses}) == 3
+
+
+def test_what_comes_after_the_timed_steps_is_not_an_epochs_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaving a dataset early took 4 s where it had prepared large images: twice what its steps took."""
+    whole = Batches.epoch
+
+    def slow_to_leave(self: Batches, number: int) -> Iterator[Any]:
+        try:
+            yield from whole(self, number)
+        finally:
+            time.sleep(2)
+
+    monkeypatch.setattr(Batches, "epoch", slow_to_leave)
+    x = np.random.default_rng(0).normal(size=(2000, 4)).astype(np.float32)
+    result = train(dense(), task(x.sum(1), x=x), tmp_path)
+    steps = len(x) * 0.8 // 64
+    assert result.seconds_per_epoch < steps * 2 / 12  # what the two seconds alone would come to
 
 
 @pytest.mark.parametrize("build", [recurrent, dropout])

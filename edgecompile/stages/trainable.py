@@ -21,6 +21,7 @@ class TrainedStage:
 
     judged: ClassVar[bool] = True
     tensorflow: ClassVar[bool] = True
+    epoch_cost: ClassVar[float] = 1.0  # what an epoch takes, next to other stages' in the same build
 
     epochs: int = 8
     learning_rate: float = 0.001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,9 +62,7 @@ class Batches:
         names = [spec.name for spec in self.inputs]
         dtypes = {spec.name: spec.dtype for spec in self.inputs}
         augment = self.task.augment
-        # Eager tensors, so that the traced function takes them as inputs and not as constants of its graph.
-        x_all = {name: tf.convert_to_tensor(self.x[name]) for name in names}
-        y_all = None if self.y is None else {name: tf.convert_to_tensor(a) for name, a in self.y.items()}
+        x_all, y_all = self._tensors
 
         def batch(index: Any, rows: Any) -> Any:
             # float before augmentation: brightness or shifts of uint8 images would wrap or round
@@ -84,6 +83,15 @@ class Batches:
 
         rows = tf.data.Dataset.from_tensor_slices(order)
         return rows.enumerate().map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+    @functools.cached_property
+    def _tensors(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """All samples, copied once for all epochs. Eager tensors, so that a traced function takes them as inputs and
+        not as constants of its graph."""
+        import tensorflow as tf
+
+        x = {name: tf.convert_to_tensor(array) for name, array in self.x.items()}
+        return x, None if self.y is None else {name: tf.convert_to_tensor(a) for name, a in self.y.items()}
 
     def few(self, n: int) -> tuple[list[Any], list[Any]]:
         """(inputs, labels) of the first n samples. DataError for an augmentation that fails on them."""

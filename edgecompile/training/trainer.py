@@ -201,15 +201,17 @@ class Trainer:
         self._step = self._make_step()
         self.hooks.start()
         steps = self._batches.steps
-        began, timed = time.monotonic(), 0
+        began = ended = time.monotonic()
+        timed = 0
         for index, (x, y) in enumerate(self._batches.epoch(0)):
             if index == min(_WARM_STEPS, steps - 1):
                 began = time.monotonic()
             self._step(x, y)
+            ended = time.monotonic()  # and not below: leaving the dataset early may take seconds
             timed = index + 1 - min(_WARM_STEPS, steps - 1)
             if timed >= _TIMED_STEPS:
                 break
-        seconds = (time.monotonic() - began) / max(1, timed) * steps
+        seconds = (ended - began) / max(1, timed) * steps
         for variable, value in zip(self._variables, before, strict=True):
             variable.assign(value)
         return seconds
