@@ -91,8 +91,8 @@ def train(
 ) -> None:
     """Train a built-in model from nothing and print its test metric.
 
-    With the model's own number of epochs and no budget, `edgecompile build ID` then takes these weights. A training
-    that was killed goes on from its last epoch.
+    With the model's own number of epochs and a budget that cuts none, `edgecompile build ID` then takes these weights.
+    A training that was killed goes on from its last epoch.
 
     \b
     Example:
