@@ -1,9 +1,10 @@
 """Recipe `auto`: the smallest model that keeps --max-drop, found by trying settings on the validation split.
 
-Each axis (channels, rank, sparsity) is a share of the model that is kept. It is bisected, in equal ratios, from its
-most aggressive value back, the axes before it held at the best that was found. Where not even the plain int8 model
-keeps the budget, precision is walked back: some operators in float, then float16 weights. The test set isn't touched:
-it judges the final choice, once, as for any recipe.
+Each axis (channels, rank, sparsity) is a share of the model that is kept. It is bisected from its most aggressive
+value back, the axes before it held at the best that was found; where drops are known on both sides, the interval is
+divided in proportion to them (regula falsi). Where not even the plain int8 model keeps the budget, precision is walked
+back: some operators in float, then float16 weights. The test set isn't touched: it judges the final choice, once, as
+for any recipe.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from edgecompile.training import Distillation
 
 CHANNELS, RANK, SPARSITY = AXES = ("channels", "rank", "sparsity")
 _LEAST = {CHANNELS: 0.1, RANK: 0.3, SPARSITY: 0.1}  # of the MACs, of the parameters, of the weights
-_NEAR = 1.15  # two settings whose ratio is less than this are one
+_NEAR = 1.07  # two settings whose ratio is less than this are one
+_FURTHEST = 0.9  # of an interval, on a logarithmic scale, that one step crosses: drops are no straight line
 
 # Training in int8 that follows was seen to win back 1 to 1.5 points of the validation metric.
 _WON_BACK = 3.0
@@ -171,7 +173,7 @@ def search(config: Search, judge: Judge, *, trains: bool, packed: bool, integer:
         for left, axis in zip(range(len(axes), 0, -1), axes, strict=True):
             # One evaluation is kept back for the plain model, should nothing else be accepted.
             share = math.ceil((config.evaluations - 1 - len(trials)) / left)
-            best = _bisect(axis, best, share, attempt)
+            best = _bisect(axis, best, share, attempt, judge.limit)
     if not any(t.accepted for t in trials):
         for precision in (INT8,) if integer else (INT8, MIXED, FLOAT16):
             if attempt(Settings(precision=precision)).accepted:
@@ -189,19 +191,38 @@ def search(config: Search, judge: Judge, *, trains: bool, packed: bool, integer:
     return Found(steps, chosen.settings, tuple(trials), judge.limit, chosen.minutes)
 
 
-def _bisect(axis: str, best: Settings, evaluations: int, attempt: Callable[[Settings], Trial]) -> Settings:
-    """`best` with the axis at the least share that was accepted; its shares below and above in equal ratio."""
+def _bisect(
+    axis: str, best: Settings, evaluations: int, attempt: Callable[[Settings], Trial], limit: float
+) -> Settings:
+    """`best` with the axis at the least share that was accepted.
+
+    Shares are divided on a logarithmic scale, by how far the drops at both ends are from the limit, and in the middle
+    where one isn't known. The far end counts half each time the near one moved twice in a row: the Illinois variant of
+    regula falsi (Dowell and Jarratt, 1971), which a drop that is no straight line doesn't slow down.
+    """
     low, high = _LEAST[axis], 1.0
+    below: float | None = None  # how much more than the limit the drop at `low` is
+    above = -limit  # and less, at `high`: nothing is lost by a model that is whole
     smallest: int | None = None
+    moved = ""
     for _ in range(evaluations):
-        middle = round(math.sqrt(low * high), 3)
-        if middle / low < _NEAR or high / middle < _NEAR:
+        if high / low < _NEAR**2:
             break
+        share = 0.5 if below is None else min(max(below / (below - above), 1 - _FURTHEST), _FURTHEST)
+        middle = round(min(max(low ** (1 - share) * high**share, low * _NEAR), high / _NEAR), 3)
         trial = attempt(best.with_share(axis, middle))
         if trial.accepted and (smallest is None or (trial.bytes or 0) < smallest):
             high, smallest = middle, trial.bytes
+            above = min(trial.drop or 0.0, limit) - limit
+            if moved == "high" and below is not None:
+                below /= 2
+            moved = "high"
         else:
             low = middle
+            below = None if trial.drop is None or trial.accepted else trial.drop - limit
+            if moved == "low":
+                above /= 2
+            moved = "low"
     return best.with_share(axis, high)
 
 
