@@ -131,7 +131,6 @@ ROWS = {
     "tiny-ic": _row(_IC),
     "tiny-ic-frontier": _frontier(_IC, (0.45, 0.6), epochs=16),
     "tiny-kws": _row(_KWS),
-    "tiny-kws-frontier": _frontier(_KWS, (0.5, 0.7), epochs=150),
     "tiny-ad": _row(_AD, frontier=(0.32, 0.36, 0.45, 0.5)),
     "tiny-vww": _row(_VWW, frontier=(0.6, 0.55, 0.45, 0.4, 0.35)),
 }
