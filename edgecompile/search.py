@@ -232,26 +232,23 @@ def _attempt(
     judge.say(f"trial {number}: {settings.words()}")
     steps = steps_of(settings, config, trains=trains, limit=judge.limit)
     made: list[Artifact] = []
-    reason, given_up = "", False
+    reason = unmade = ""
     try:
         for artifact in judge.run(steps, minutes):
             made.append(artifact)
-            reason = _hopeless(artifact, steps, judge)
-            if reason:
-                given_up = True
+            if reason := _hopeless(artifact, steps, judge):
                 break
     except _UNMADE as problem:
-        reason = problem.message
+        unmade = problem.message
     seconds = round(sum(artifact.history[-1].seconds for artifact in made), 1)
-    unmade = Trial(settings, accepted=False, seconds=seconds, reason=reason, minutes=minutes)
-    if reason and not given_up:
-        judge.say(f"trial {number}: can't be made: {reason}")
-        return unmade
+    if unmade:
+        judge.say(f"trial {number}: can't be made: {unmade}")
+        return Trial(settings, accepted=False, seconds=seconds, reason=unmade, minutes=minutes)
     value = next(r.metrics["validation"] for r in reversed(made[-1].history) if "validation" in r.metrics)
     drop = judge.drop(value)
-    if given_up:
+    if reason:
         judge.say(f"trial {number}: given up: {reason}")
-        return dataclasses.replace(unmade, validation=value, drop=drop)
+        return Trial(settings, False, value, drop, None, seconds, reason, minutes)
     size = judge.size(made[-1])
     accepted = drop <= judge.limit
     judge.say(
