@@ -11,8 +11,10 @@ import ctypes
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -36,6 +38,7 @@ class Worker:
         self._verbose = verbose
         self._process: Any = None
         self._pipe: Connection | None = None
+        self._scratch: str | None = None
 
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")
@@ -43,7 +46,10 @@ class Worker:
         with writing(self.log):
             self.log.parent.mkdir(parents=True, exist_ok=True)
         log = None if self._verbose else str(self.log)
-        self._process = context.Process(target=_serve, args=(theirs, log, os.getpid()), daemon=True)
+        # TensorFlow writes files of generated code that only an end in peace removes, and that we don't wait for.
+        with writing(Path("the folder for temporary files")):
+            self._scratch = tempfile.mkdtemp(prefix="edgecompile-worker-")
+        self._process = context.Process(target=_serve, args=(theirs, log, os.getpid(), self._scratch), daemon=True)
         self._process.start()
         theirs.close()
         self._pipe = ours
@@ -91,6 +97,8 @@ class Worker:
             self._process.join()
         code: int | None = self._process.exitcode
         self._process = self._pipe = None
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
         return code
 
 
@@ -104,8 +112,9 @@ def _death(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _serve(pipe: Connection, log: str | None, parent: int) -> None:
+def _serve(pipe: Connection, log: str | None, parent: int, scratch: str) -> None:
     """The child's main loop. Without a log, what the libraries print goes to stderr."""
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if log is None else "1")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # results must not depend on whether there is a GPU
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it then ends us

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def refuse(*, report: Report) -> None:
 def die(*, report: Report) -> None:
     del report
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def leave_a_file(*, report: Report) -> str:
+    del report
+    return tempfile.mkstemp()[1]
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +92,13 @@ def test_a_death_names_the_signal_and_the_log(worker: Worker) -> None:
     assert str(worker.log) in str(error.value.hint)
     assert Path(worker.log).is_file()
     assert worker.call("a test", pid, report=silent) > 0
+
+
+def test_temporary_files_are_gone_with_it(tmp_path: Path) -> None:
+    """TensorFlow leaves one for each function that it traces."""
+    worker = Worker(tmp_path / "worker.log")
+    left = Path(worker.call("a file", leave_a_file, report=silent))
+    assert left.exists()
+    worker.close()
+    assert not left.parent.exists()
+    assert left.parent != Path(tempfile.gettempdir())
