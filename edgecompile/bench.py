@@ -107,7 +107,7 @@ def _litert(path: Path, file: Path, options: Options, threads: int) -> tuple[Can
 
 def _golden(path: Path, signature: Signature) -> dict[str, Array]:
     """The golden inputs as real numbers: other models of the group quantize them in their own way."""
-    arrays = golden.read(path)[golden.INPUTS]
+    arrays = golden.read(path, golden.INPUTS)[golden.INPUTS]
     specs = {t.name: t for t in signature.inputs}
     quantized = {name for name, array in arrays.items() if str(array.dtype) == specs[name].dtype}
     return {name: dequantize(array, specs[name]) if name in quantized else array for name, array in arrays.items()}

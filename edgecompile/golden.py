@@ -20,11 +20,13 @@ def write(path: Path, roles: Mapping[str, Arrays]) -> None:
     save_arrays(path, {f"{role}/{name}": array for role, arrays in roles.items() for name, array in arrays.items()})
 
 
-def read(path: Path | str) -> dict[str, dict[str, Array]]:
-    """What `write` was given; a role that isn't there is empty. Errors: one of DAMAGED."""
-    roles: dict[str, dict[str, Array]] = {INPUTS: {}, FLOAT: {}, REFERENCE: {}}
+def read(path: Path | str, *wanted: str) -> dict[str, dict[str, Array]]:
+    """What `write` was given, of the roles that are wanted; of all where none is named. A role that isn't there is
+    empty. Errors: one of DAMAGED."""
+    roles: dict[str, dict[str, Array]] = {role: {} for role in wanted or (INPUTS, FLOAT, REFERENCE)}
     with np.load(path, allow_pickle=False) as saved:
         for key in saved.files:
             role, _, name = key.partition("/")
-            roles.setdefault(role, {})[name] = saved[key]
+            if not wanted or role in wanted:
+                roles.setdefault(role, {})[name] = saved[key]
     return roles

@@ -162,7 +162,7 @@ def _measure(
     for name, model in others.items():
         plain = BACKENDS["litert"].compile(model, made.target, made.threads)[0]
         everyone.append(dataclasses.replace(plain, id=name))
-    inputs = golden.read(baseline.files["golden"])[golden.INPUTS]
+    inputs = golden.read(baseline.files["golden"], golden.INPUTS)[golden.INPUTS]
     measurement, cached = measure(
         everyone,
         inputs,

@@ -178,7 +178,7 @@ def _real(x: Mapping[str, Array], specs: Mapping[str, TensorInfo]) -> dict[str, 
 
 def _golden(path: Path, signature: Signature, count: int) -> dict[str, Array]:
     try:
-        inputs = golden.read(path)[golden.INPUTS]
+        inputs = golden.read(path, golden.INPUTS)[golden.INPUTS]
         return {t.name: inputs[t.name][:count] for t in signature.inputs}
     except golden.DAMAGED as problem:
         raise BundleError(f"{path} is damaged: {problem}", hint="build the bundle again") from None

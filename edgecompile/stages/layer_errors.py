@@ -34,7 +34,8 @@ class LayerErrors:
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         samples = max(2, min(_SAMPLES, int(_MACS / max(1, read(artifact.model).macs))))
-        inputs = {name: array[:samples] for name, array in golden.read(self.golden)[golden.INPUTS].items()}
+        stored = golden.read(self.golden, golden.INPUTS)[golden.INPUTS]
+        inputs = {name: array[:samples] for name, array in stored.items()}
         found = compare(Path(self.path), artifact.model, inputs, snr_db=SNR_LIMIT, report=ctx.report)
         metrics: dict[str, Any] = {"samples": len(next(iter(inputs.values()))), **found.to_json()}
         return Outcome(TFLITE, dict(artifact.files), artifact.signature, metrics)
