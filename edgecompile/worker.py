@@ -28,6 +28,7 @@ from edgecompile.errors import EdgecompileError, InternalError, WorkerCrashError
 from edgecompile.stages.base import Progress
 
 _PR_SET_PDEATHSIG = 1
+_DYING = 5.0  # seconds
 
 
 class Worker:
@@ -74,7 +75,7 @@ class Worker:
                 else:
                     raise InternalError(f"{what}: {value.strip().splitlines()[-1]}", hint=f"the log is {self.log}")
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            code = self.close()
+            code = self.close(patience=_DYING)
             raise WorkerCrashError(
                 f"{what}: the process died of {_death(code)}", hint=f"what the library said last is in {self.log}"
             ) from None
@@ -85,13 +86,14 @@ class Worker:
             self.close()
             raise
 
-    def close(self) -> int | None:
-        """Ends the child; its exit code."""
+    def close(self, patience: float = 0.0) -> int | None:
+        """Ends the child; its exit code. One that is dying has `patience` seconds to do so by itself: how it died is
+        told then. Any other has answered all it was asked, and what TensorFlow takes to end in peace would be waste."""
         if self._process is None:
             return None
         if self._pipe is not None:
             self._pipe.close()
-        self._process.join(0.5)
+        self._process.join(patience)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
