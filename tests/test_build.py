@@ -104,7 +104,10 @@ def test_remeasure_repeats_the_measurement_alone(workshop: Path) -> None:
     first = build(workshop, *arguments, out="measured")
     second = build(workshop, *arguments, "--remeasure", out="measured")
     assert second["measurement"]["results"] != first["measurement"]["results"]
-    assert figure(second, "accuracy") == figure(first, "accuracy")
+    # Two engines may be so close that the other one wins now: then that one is tested, and nothing else is repeated.
+    repeated = {"benchmark"} if second["winner"]["id"] == first["winner"]["id"] else {"benchmark", "test"}
+    kept = [[r for r in made["history"] if r["stage"] not in repeated] for made in (first, second)]
+    assert kept[0] == kept[1]
 
 
 def test_recipe_follows_from_the_data(workshop: Path) -> None:
