@@ -15,13 +15,13 @@ RECIPES = (
     "cluster", "cluster-qat", "prune-cluster-qat", "channels", "channels-qat", "auto",
 )  # fmt: skip
 # A search takes the time it is given; the others train as long as their recipes say.
-_MINUTES = {"auto": ("1%", "25")}
+_DROP_AND_MINUTES = {"auto": ("1%", "25")}
 
 
 def _row(name: str) -> Row:
     def run(out: Path) -> dict[str, Any]:
         source = data_folder() / TINY / "ic/pretrainedResnet.h5"
-        drop, minutes = _MINUTES.get(name, ("off", "35"))
+        drop, minutes = _DROP_AND_MINUTES.get(name, ("off", "35"))
         options = ("--data", "resnet8", "--max-drop", drop, "--budget-minutes", minutes)
         with tempfile.TemporaryDirectory() as cache:  # what an earlier build left would cost nothing
             made = build(source, name, out / "bundle", *options, cache=Path(cache))
