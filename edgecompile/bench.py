@@ -1,4 +1,4 @@
-"""`edgecompile bench`: bundles and .tflite files, timed on this machine."""
+"""`edgecompile bench`: bundles and .tflite files, timed on this machine or on boards."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import BUILTIN, XNNPACK
 from edgecompile.data import DataSource
+from edgecompile.devices.base import Device
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import BundleError, ModelError
 from edgecompile.loaders.interpreter import dequantize
@@ -37,6 +38,7 @@ class Options:
     """threads, kernels: None takes the winner's for a bundle; one thread and XNNPACK for a file.
 
     runs: timed ones, at least; the runner goes on until half a second was spent. data: as --data.
+    sustain: seconds at most of a sustained run, in place of `runs`; 0 is none. cpus: as BenchJob's.
     """
 
     threads: int | None = None
@@ -44,6 +46,8 @@ class Options:
     runs: int = 200
     warmup: int = 20
     data: str | None = None
+    sustain: float = 0.0
+    cpus: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,53 @@ class Group:
     def to_json(self) -> dict[str, Any]:
         found = self.measurement
         figures = [figure.to_json() for name in found.results for figure in found.figures(name, name)]
-        return {"inputs": self.inputs, "figures": figures, "environment": dict(found.environment)}
+        return {
+            "inputs": self.inputs,
+            "figures": figures,
+            "environment": dict(found.environment),
+            "throttled": list(found.throttled),
+            "windows": list(found.windows),
+        }
 
 
-def bench(paths: Sequence[Path], options: Options, worker: Worker, *, report: Report) -> list[Group]:
-    """Measure bundles and .tflite files, those with equal input shapes interleaved; each in its own group else.
+@dataclass(frozen=True)
+class Work:
+    """Candidates that take the same inputs, and these. The same work can be done on several devices."""
 
-    Errors: ModelError and BundleError for what can't be measured, DataError for --data, DeviceError where LiteRT fails.
+    candidates: tuple[Candidate, ...]
+    inputs: Mapping[str, Array]
+    origin: str
+
+
+def prepare(paths: Sequence[Path], options: Options, worker: Worker, *, report: Report) -> list[Work]:
+    """What is to be measured of bundles and .tflite files: those with equal input shapes interleaved.
+
+    Errors: ModelError and BundleError for what can't be measured, DataError for --data.
     """
     source = data.resolve(options.data) if options.data else None
     subjects = [_subject(path, options) for path in dict.fromkeys(paths)]
-    return [_measure(group, source, options, worker, report) for group in _groups(subjects)]
+    return [_work(group, source, worker, report) for group in _groups(subjects)]
+
+
+def bench(work: Sequence[Work], options: Options, *, report: Report, device: Device | None = None) -> list[Group]:
+    """Measure it on a device, None for this machine; DeviceError where LiteRT, or the device, fails."""
+    where = device or LocalDevice()
+    return [
+        Group(
+            each.origin,
+            run(
+                where,
+                each.candidates,
+                each.inputs,
+                runs=options.runs,
+                warmup=options.warmup,
+                report=report,
+                sustain=options.sustain,
+                cpus=options.cpus,
+            ),
+        )
+        for each in work
+    ]
 
 
 def _subject(path: Path, options: Options) -> Subject:
@@ -126,9 +166,7 @@ def _groups(subjects: Sequence[Subject]) -> Iterator[list[Subject]]:
     yield from groups.values()
 
 
-def _measure(
-    group: Sequence[Subject], source: DataSource | None, options: Options, worker: Worker, report: Report
-) -> Group:
+def _work(group: Sequence[Subject], source: DataSource | None, worker: Worker, report: Report) -> Work:
     first = next((subject for subject in group if subject.golden), group[0])
     signature = dataclasses.replace(first.signature, inputs=tuple(_real(t) for t in first.signature.inputs))
     if source is not None:
@@ -139,9 +177,7 @@ def _measure(
     else:
         inputs = golden_inputs(None, signature, _SEED)
         origin = f"random numbers (seed {_SEED}); give --data for real ones"
-    everyone = [candidate for subject in group for candidate in subject.candidates]
-    found = run(LocalDevice(), everyone, inputs, runs=options.runs, warmup=options.warmup, report=report)
-    return Group(origin, found)
+    return Work(tuple(candidate for subject in group for candidate in subject.candidates), inputs, origin)
 
 
 def _real(tensor: TensorInfo) -> TensorInfo:

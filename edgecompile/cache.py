@@ -194,8 +194,8 @@ class Cache:
     def unused(self, days: float) -> tuple[list[str], list[Path], int]:
         """(keys of stages and work folders, other files, bytes of all) not used for so long.
 
-        Other files are measurements, facts about data, logs and what a killed prune left. A log of a process that
-        is alive is in use, and so is a file that is being written.
+        Other files are measurements, engines that boards built, wheels for boards, facts about data, logs and
+        what a killed prune left. A log of a process that is alive is in use, and so is a file that is being written.
         """
         limit = time.time() - days * _DAY
         folders = [
@@ -206,7 +206,7 @@ class Cache:
         ]
         files = [
             path
-            for kind in ("measurements", "tasks", "logs")
+            for kind in ("measurements", "engines", "wheels", "tasks", "logs")
             for path in sorted((self.root / kind).glob("*"))
             if _used(path) <= (min(limit, time.time() - _HOUR) if path.suffix == ".tmp" else limit)
             and not (kind == "logs" and path.stem.isdecimal() and _alive(int(path.stem)))
@@ -222,7 +222,10 @@ class Cache:
             for key in keys:
                 self._remove(key, time.time() - older_than_days * _DAY)
             for path in files:
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
             shutil.rmtree(self.root / "trash", ignore_errors=True)
             for path in (self.root / "locks").glob("*"):
                 self._remove_lock(path.name)
@@ -279,6 +282,6 @@ def folder_size(folder: Path) -> int:
 
 def _size(path: Path) -> int:
     try:
-        return path.lstat().st_size
+        return folder_size(path) if path.is_dir() else path.lstat().st_size
     except FileNotFoundError:
         return 0

@@ -5,6 +5,7 @@ No I/O and numpy only: running models is others' work, judging their numbers is 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ FLOAT_CEILING = 1e-3
 # correct int8 ResNet8. The error of all values together is robust: it was 0.08 of their magnitude there. 0.2 is a
 # cosine similarity of 0.98, and unlike that it sees a wrong scale too.
 ERROR_CEILING = 0.2
+# Half precision rounds each value to 11 bits: some thousandths after many layers, and a softmax makes more of it.
+HALF_CEILING = 0.05
 # Class numbers and the like: a wrong kernel gets a tenth of ten classes right, close ones may change places.
 AGREEMENT_FLOOR = 0.75
 
@@ -186,6 +189,19 @@ def parity(
     )
 
 
+def half_parity(candidate: Array, reference: Array) -> Parity:
+    """Judges outputs computed in half precision against float32 ones of the same shape: the largest difference within
+    5% of the range, which includes zero, and the error of all values within 5% of their magnitude.
+
+    DataError and NonFiniteError as `parity`.
+    """
+    found = parity(candidate, reference, reference, None)
+    tolerance = HALF_CEILING * found.range
+    error, magnitude = (_rms(a) for a in (candidate.astype(np.float64) - reference, reference))
+    passed = found.max_abs <= tolerance and error <= HALF_CEILING * max(magnitude, FLOAT_TOLERANCE * found.range)
+    return dataclasses.replace(found, tolerance=tolerance, passed=bool(passed))
+
+
 def _integer_parity(candidate: Array, reference: Array, xnnpack: Array, scale: float | None, zero_point: int) -> Parity:
     if reference.dtype.kind != "b" and reference.dtype.itemsize <= 2:
         levels = 2 ** (8 * reference.dtype.itemsize) - 1
@@ -214,8 +230,11 @@ def _integer_parity(candidate: Array, reference: Array, xnnpack: Array, scale: f
 
 def _alike(candidate: Array, reference: Array, smallest: float) -> bool:
     """Whether the error of all values together is within the ceiling, or below `smallest`, where rounding hides."""
-    error, magnitude = (np.sqrt(np.mean(np.square(a, dtype=np.float64))) for a in (candidate - reference, reference))
-    return bool(error <= max(ERROR_CEILING * magnitude, smallest))
+    return _rms(candidate - reference) <= max(ERROR_CEILING * _rms(reference), smallest)
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 def cosine(a: Array, b: Array) -> float:

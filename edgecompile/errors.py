@@ -156,6 +156,26 @@ class DeviceError(EdgecompileError):
     summary = "the runner failed on the device"
 
 
+class ConnectionFailedError(EdgecompileError):
+    exit_code = 62
+    summary = "the board can't be reached, doesn't let us in, or the connection was cut"
+
+
+class HostKeyError(EdgecompileError):
+    exit_code = 63
+    summary = "the board's host key is unknown, or another than before"
+
+
+class ProvisioningError(EdgecompileError):
+    exit_code = 64
+    summary = "the board can't be given a runtime: no wheel for it, no usable Python, no space"
+
+
+class DeviceTimeoutError(EdgecompileError):
+    exit_code = 65
+    summary = "nothing was heard from the device for too long"
+
+
 class InternalError(EdgecompileError):
     exit_code = 70
     summary = "a fault of edgecompile's own; the message names the file with the traceback"

@@ -16,6 +16,7 @@ from edgecompile.errors import (
     ParityGateError,
     SizeGateError,
 )
+from edgecompile.manifest import MEASURED
 from edgecompile.units import format_ms, format_size
 
 
@@ -98,17 +99,25 @@ def size(actual: int, limit: int | None) -> Check:
     return Check("size", actual <= limit, text, SizeGateError, hint)
 
 
-def latency(p50: float | None, limit: float | None) -> Check:
+def latency(p50: float | None, limit: float | None, label: str | None) -> Check:
+    """label: of the figure. A limit can't be kept by numbers of instructions, or by a simulation."""
     hint = "take a recipe with int8 arithmetic, more --threads, or a smaller model"
     if p50 is None:
         return Check("latency", None, "not measured: there is no device", LatencyGateError, hint)
+    said = f"p50 {format_ms(p50)}" + ("" if label == MEASURED else f" ({label})")
     if limit is None:
-        return Check("latency", None, f"p50 {format_ms(p50)}, no limit given", LatencyGateError, hint)
+        return Check("latency", None, f"{said}, no limit given", LatencyGateError, hint)
+    if label != MEASURED:
+        text = f"{said}: --max-latency {format_ms(limit)} can't be judged by that"
+        return Check("latency", False, text, LatencyGateError, "name a board that measures with --on")
     return Check("latency", p50 <= limit, f"p50 {format_ms(p50)}, allowed {format_ms(limit)}", LatencyGateError, hint)
 
 
-def accuracy(after: Mapping[str, Any] | None, max_drop: float | None) -> Check:
-    """The drop against the float model on the test set. `after`: what the test stage found, None without labels."""
+def accuracy(after: Mapping[str, Any] | None, max_drop: float | None, of: str = "") -> Check:
+    """The drop against the float model on the test set. `after`: what the test stage found, None without labels.
+
+    of: whose it is, where it isn't the winner's.
+    """
     hint = "a milder recipe, more --budget-minutes for a trained one, or a larger --max-drop"
     if after is None:
         return Check("accuracy", None, "not measured: the data has no labelled test set", AccuracyGateError, hint)
@@ -119,6 +128,8 @@ def accuracy(after: Mapping[str, Any] | None, max_drop: float | None) -> Check:
         f"{after['samples']} test samples: {'drop' if drop >= 0 else 'gain'} {abs(drop):.2f}{unit} "
         f"(95% interval of the difference {low:+.4f} to {high:+.4f})"
     )
+    if of:
+        text = f"{of}: {text}"
     if max_drop is None:
         return Check("accuracy", None, f"{text}, no limit", AccuracyGateError, hint)
     return Check("accuracy", drop <= max_drop, f"{text}, allowed {max_drop:g}{unit}", AccuracyGateError, hint)

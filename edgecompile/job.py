@@ -110,7 +110,7 @@ class Job:
         return {name: value for name, value in fields.items() if name not in PATH_FIELDS}
 
 
-PATH_FIELDS = ("path", "golden", "baseline_outputs", "candidates", "candidate")
+PATH_FIELDS = ("path", "golden", "baseline_outputs", "candidates", "candidate", "given")
 
 
 @functools.lru_cache

@@ -6,18 +6,20 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecompile.artifact import StageRecord, sha256_json
+from edgecompile.artifact import StageRecord, sha256_file, sha256_json
 from edgecompile.backends.base import Candidate
 from edgecompile.cache import Cache, write_file
-from edgecompile.devices.base import BenchCandidate, BenchJob, BenchResult, statistics
+from edgecompile.devices.base import BenchCandidate, BenchJob, BenchResult, Device, statistics
+from edgecompile.devices.benchmark import benchmark
 from edgecompile.devices.local import LocalDevice
+from edgecompile.devices.throttling import noticed
 from edgecompile.job import now, tool_versions
 from edgecompile.manifest import MEASURED, Figure
 from edgecompile.ondevice import runner
@@ -25,12 +27,20 @@ from edgecompile.stages.base import Progress
 from edgecompile.task import Array
 
 WARMUP, RUNS, MIN_SECONDS = 20, 200, 0.5
+ENERGY_SECONDS = 1.0
+FIRST = 60.0  # seconds: what a ranking at the start stands for
+_SETTLED = 120.0  # seconds over which nothing may change
+_WINDOWS, _SHORTEST_WINDOW = 120, 1.0  # of a sustained run; in seconds
 _HISTOGRAM_BINS = 80
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """results: by candidate id, what `statistics` gives plus init_ms, peak_rss_mb and a histogram of latencies."""
+    """results: by candidate id, what `statistics` gives plus init_ms, peak_rss_mb, energy, a histogram of latencies,
+    threads and executed_on: the engine, and how and where it ran. threads: the most of them.
+
+    windows: of a sustained run (devices/base.py). throttled: what the device told of being slowed down.
+    """
 
     device: str
     threads: int
@@ -39,6 +49,9 @@ class Measurement:
     environment: Mapping[str, Any]
     key: str
     seconds: float
+    label: str = MEASURED
+    windows: Sequence[Mapping[str, Any]] = ()
+    throttled: Sequence[str] = ()
 
     def p50(self, candidate: str) -> float:
         return float(self.results[candidate]["p50"])
@@ -54,24 +67,34 @@ class Measurement:
         result = self.results[candidate]
         names = {f"latency_{s}": ("ms", result[s]) for s in ("p50", "p90", "p95", "p99", "mean", "std")}
         names |= {"init_time": ("ms", result["init_ms"]), "peak_rss": ("MiB", result["peak_rss_mb"])}
+        energy = result.get("energy")
+        if energy:
+            names |= {"energy_mean": ("mJ", energy["mj"]), "power_mean": ("W", energy["watts"])}
         return [
             Figure(
                 name=name,
                 of=of,
                 value=value,
                 unit=unit,
-                label=MEASURED,
+                label=self.label,
                 device=self.device,
                 date=self.date,
-                threads=self.threads,
-                runs=result["runs"] if name.startswith("latency") else 1,
-                executed_on="LiteRT in a fresh process on this machine",
+                threads=int(result["threads"]),
+                runs=_runs(name, result),
+                executed_on=result["executed_on"] + (f", {energy['sensor']}" if energy and unit in ("mJ", "W") else ""),
             )
             for name, (unit, value) in names.items()
         ]
 
 
+def _runs(name: str, result: Mapping[str, Any]) -> int:
+    if name in ("energy_mean", "power_mean"):
+        return int(result["energy"]["inferences"])
+    return int(result["runs"]) if name.startswith("latency") else 1
+
+
 def measure(
+    device: Device,
     candidates: Sequence[Candidate],
     inputs: Mapping[str, Array],
     *,
@@ -82,14 +105,15 @@ def measure(
     runs: int = RUNS,
     warmup: int = WARMUP,
 ) -> tuple[Measurement, bool]:
-    """(figures of all candidates, run interleaved on this machine; whether they came from the cache)."""
-    device = LocalDevice()
+    """(figures of all candidates, run interleaved on the device; whether they came from the cache)."""
     facts = device.facts()
     key = sha256_json(
         {
             "device": facts.identity,
+            "label": facts.label,
             "runner": hashlib.sha256(Path(runner.__file__).read_bytes()).hexdigest(),
-            "candidates": [[c.id, c.threads, sorted(c.config.items())] for c in candidates],
+            "conditions": device.conditions(),
+            "candidates": [[c.id, c.threads, sorted(c.config.items()), sha256_file(c.model)] for c in candidates],
             "depends": depends,
             "runs": [warmup, runs],
             "tools": tool_versions(),
@@ -98,7 +122,7 @@ def measure(
     path = cache.root / "measurements" / f"{key}.json"
     known = None if again else _known(path)
     if known is None:
-        with alone(cache, report):
+        with alone(cache, report) if isinstance(device, LocalDevice) else nullcontext():
             known = None if again else _known(path)  # another build may just have measured the same
             if known is None:
                 result = _run(device, candidates, inputs, runs=runs, warmup=warmup, report=report, key=key)
@@ -124,21 +148,28 @@ def alone(cache: Cache, report: Callable[[Progress], None]) -> Iterator[None]:
 
 
 def run(
-    device: LocalDevice,
+    device: Device,
     candidates: Sequence[Candidate],
     inputs: Mapping[str, Array],
     *,
     runs: int,
     warmup: int,
     report: Callable[[Progress], None],
+    sustain: float = 0.0,
+    cpus: tuple[int, ...] | None = None,
 ) -> Measurement:
-    """Measure now, as soon as no other process does."""
-    with alone(Cache(), report):
-        return _run(device, candidates, inputs, runs=runs, warmup=warmup, report=report, key="")
+    """Measure now, as soon as no other process does; the runner sees to that on a board.
+
+    sustain: seconds at most of a sustained run, in place of `runs`. cpus: as BenchJob's.
+    """
+    with alone(Cache(), report) if isinstance(device, LocalDevice) else nullcontext():
+        return _run(
+            device, candidates, inputs, runs=runs, warmup=warmup, report=report, key="", sustain=sustain, cpus=cpus
+        )
 
 
 def _run(
-    device: LocalDevice,
+    device: Device,
     candidates: Sequence[Candidate],
     inputs: Mapping[str, Array],
     *,
@@ -146,6 +177,8 @@ def _run(
     warmup: int,
     report: Callable[[Progress], None],
     key: str,
+    sustain: float = 0.0,
+    cpus: tuple[int, ...] | None = None,
 ) -> Measurement:
     job = BenchJob(
         candidates=tuple(
@@ -155,19 +188,42 @@ def _run(
         warmup=warmup,
         runs=runs,
         min_seconds=MIN_SECONDS,
+        energy_seconds=ENERGY_SECONDS,
+        sustain_seconds=sustain,
+        window_seconds=max(_SHORTEST_WINDOW, sustain / _WINDOWS),
+        settle_seconds=min(_SETTLED, sustain),
+        cpus=cpus,
     )
     began = now()
-    bench = device.benchmark(job, lambda done, total: report(Progress("rounds", done, total)))
-    name = device.facts().name
+    bench = benchmark(
+        device,
+        job,
+        lambda done, total: report(Progress("rounds", done, total)),
+        lambda: report(Progress("waiting for another benchmark there")),
+    )
+    facts = device.facts()
     return Measurement(
-        device=name,
+        device=facts.name,
         threads=max(c.threads for c in candidates),
         date=began,
-        results={c.id: _summary(bench, c.id) for c in candidates},
+        results={
+            c.id: {**_summary(bench, c.id), "threads": c.threads, "executed_on": facts.executed_on(engine_of(c))}
+            for c in candidates
+        },
         environment={"before": dict(bench.before), "after": dict(bench.after), "cpus": list(bench.cpus)},
         key=key,
         seconds=round(sum(sum(t.times_ms) for t in bench.candidates.values()) / 1000, 3),
+        label=facts.label,
+        windows=[dict(window) for window in bench.windows],
+        throttled=noticed(bench.before, bench.after, bench.windows),
     )
+
+
+def engine_of(candidate: Candidate) -> str | None:
+    """Its name in a figure; None for LiteRT, whose runtime the device knows."""
+    if candidate.backend == "litert":
+        return None
+    return " ".join(filter(None, (candidate.backend, candidate.config.get("version"))))
 
 
 def _summary(bench: BenchResult, candidate: str) -> dict[str, Any]:
@@ -180,5 +236,6 @@ def _summary(bench: BenchResult, candidate: str) -> dict[str, Any]:
         "init_ms": times.init_ms,
         "peak_rss_mb": times.peak_rss_mb,
         "baseline_rss_mb": times.baseline_rss_mb,
+        "energy": times.energy,
         "histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from edgecompile.inspection import inspect_tflite
 from edgecompile.job import now, tool_versions
 from edgecompile.manifest import MEASURED, SCHEMA_VERSION, Figure, write_manifest
 from edgecompile.measure import Measurement
+from edgecompile.on_board import Engines
 from edgecompile.optimization import graph_changes
 from edgecompile.request import Plan
 from edgecompile.search import Found
@@ -38,12 +40,18 @@ class Result:
     baseline: Artifact
     parity: Artifact
     tested: Artifact | None
+    graphs_tested: Mapping[str, Artifact]
     measurement: Measurement | None
-    candidates: tuple[Candidate, ...]
+    verdicts: Mapping[str, Mapping[str, Any]]
+    engines: Engines
     winner: Candidate
     why: str
     checks: tuple[Check, ...]
     float_id: str
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        return self.engines.candidates
 
 
 def write(result: Result) -> dict[str, Any]:
@@ -58,11 +66,16 @@ def write(result: Result) -> dict[str, Any]:
         if result.plan.request.pack:
             names.append(packing.pack(folder / "model.tflite", result.plan.request.pack).name)
         for candidate in result.candidates:
-            if candidate.model != result.artifact.model and _passed(candidate, result):
+            if candidate.model != result.artifact.model and _passed(candidate, result) is not False:
                 own = folder / _file(candidate, result)
                 own.parent.mkdir(exist_ok=True)
                 shutil.copyfile(candidate.model, own)
                 names.append(_file(candidate, result))
+                graph = result.engines.graphs.get(candidate.id)
+                if graph is not None and graph != candidate.model:
+                    beside = own.with_suffix(graph.suffix)
+                    shutil.copyfile(graph, beside)
+                    names.append(str(beside.relative_to(folder)))
         # Names of files may hold what UTF-8 has no bytes for.
         (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
         manifest["files"] = bundle.file_facts(folder, names)
@@ -90,7 +103,7 @@ def _manifest(result: Result) -> dict[str, Any]:
         "options": _options(plan),
         "data": _data(plan),
         "history": [dataclasses.asdict(record) for record in _history(result)],
-        "candidates": [_candidate(c, result, verified["parity"]) for c in result.candidates],
+        "candidates": [_candidate(c, result) for c in result.candidates],
         "winner": {"id": result.winner.id, "backend": result.winner.backend, "why": result.why},
         "figures": [figure.to_json() for figure in figures(result)],
         "gates": [check.to_json() for check in result.checks],
@@ -180,8 +193,8 @@ def _history(result: Result) -> list[StageRecord]:
     return [*records, *([result.tested.history[-1]] if result.tested else [])]
 
 
-def _candidate(candidate: Candidate, result: Result, verdicts: dict[str, Any]) -> dict[str, Any]:
-    parity = verdicts[candidate.id]
+def _candidate(candidate: Candidate, result: Result) -> dict[str, Any]:
+    built = result.engines.built.get(candidate.id)
     measured = result.measurement and result.measurement.results.get(candidate.id)
     return {
         "id": candidate.id,
@@ -190,20 +203,23 @@ def _candidate(candidate: Candidate, result: Result, verdicts: dict[str, Any]) -
         "bytes": candidate.model.stat().st_size,
         "threads": candidate.threads,
         "config": dict(candidate.config),
-        "parity": parity,
+        "parity": result.verdicts.get(candidate.id) or result.engines.checked[candidate.id],
         "passed": _passed(candidate, result),
+        "built": {"tensorrt": built.version} if built else None,
         "latency_p50_ms": measured["p50"] if measured else None,
     }
 
 
-def _passed(candidate: Candidate, result: Result) -> bool:
-    return all(v["passed"] for v in result.parity.history[-1].metrics["parity"][candidate.id].values())
+def _passed(candidate: Candidate, result: Result) -> bool | None:
+    """None for an engine that wasn't built."""
+    verdict = result.verdicts.get(candidate.id)
+    return None if verdict is None else all(v["passed"] for v in verdict.values())
 
 
 def _file(candidate: Candidate, result: Result) -> str:
     """Where in the bundle the candidate's model is."""
     own = candidate.model != result.artifact.model
-    return f"{bundle.CANDIDATES}/{candidate.id}.tflite" if own else "model.tflite"
+    return f"{bundle.CANDIDATES}/{candidate.id}{candidate.model.suffix}" if own else "model.tflite"
 
 
 def figures(result: Result) -> list[Figure]:
@@ -219,6 +235,8 @@ def figures(result: Result) -> list[Figure]:
         for candidate in result.candidates:
             if candidate.id in result.measurement.results:
                 found += result.measurement.figures(candidate.id, candidate.id)
+    for built in result.engines.built.values():
+        found += built.figures
     return found
 
 
@@ -239,8 +257,17 @@ def _accuracies(result: Result) -> list[Figure]:
     name = result.plan.facts.metric or "metric"
     tested, before = result.tested.history[-1], result.baseline.history[-1]
     host = f"{platform.machine()} (this machine)"
-    common = {"unit": "", "label": MEASURED, "device": host, "split": "test", "samples": tested.metrics["samples"]}
-    return [
-        Figure(name, "source", before.metrics["test"], date=before.date, executed_on=result.source.kind, **common),
-        Figure(name, "model", tested.metrics["value"], date=tested.date, executed_on=result.winner.id, **common),
+    there = host
+    if result.winner.id in result.engines.built and result.measurement:
+        there = result.measurement.device
+    common = {"unit": "", "label": MEASURED, "split": "test", "samples": tested.metrics["samples"]}
+    kind, winner = result.source.kind, result.winner.id
+    found = [
+        Figure(name, "source", before.metrics["test"], date=before.date, device=host, executed_on=kind, **common),
+        Figure(name, "model", tested.metrics["value"], date=tested.date, device=there, executed_on=winner, **common),
     ]
+    for candidate, of in result.graphs_tested.items():
+        made = of.history[-1]
+        own = {**common, "executed_on": "ONNX Runtime: the engine's graph"}
+        found.append(Figure(name, candidate, made.metrics["value"], date=made.date, device=host, **own))
+    return found

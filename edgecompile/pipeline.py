@@ -8,19 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecompile import accounting, data, gates, golden, packaging
+from edgecompile import accounting, data, gates, golden, on_board, packaging
 from edgecompile.accounting import Rung
-from edgecompile.artifact import TFLITE, Artifact
+from edgecompile.artifact import TFLITE, Artifact, sha256_file
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.compression import as_float_tflite, compress, find_steps, load_source, with_steps
+from edgecompile.devices.base import Device
+from edgecompile.devices.local import LocalDevice
 from edgecompile.job import Job, Settings
+from edgecompile.manifest import EMULATED
 from edgecompile.measure import Measurement, measure
 from edgecompile.request import BuildRequest, Plan, after, data_source, load_options, look_up, plan
 from edgecompile.session import Session
-from edgecompile.stages.evaluate import Baseline, Parity, Test
+from edgecompile.stages.evaluate import Baseline, Parity, Test, test_inputs
 from edgecompile.stages.layer_errors import LayerErrors
 from edgecompile.stages.sparse_form import SparseForm
+from edgecompile.task import Arrays
 
 _TIE = 0.03
 FLOAT_SOURCE = "float-source"  # the uncompressed model's id in a benchmark
@@ -41,9 +45,13 @@ def make_plan(request: BuildRequest, session: Session) -> Plan:
     return plan(request, named, session.facts(data_source(request)))
 
 
-def build(request: BuildRequest, session: Session) -> Built:
-    """Build the bundle, or raise: an error of a gate leaves the bundle that was there as it was."""
+def build(request: BuildRequest, session: Session, device: Device | None = None) -> Built:
+    """Build the bundle, or raise: an error of a gate leaves the bundle that was there as it was.
+
+    device: where the candidates are measured; None is this machine, if the target is.
+    """
     made = make_plan(request, session)
+    device = device or LocalDevice()
     session.total = 2 + len(made.steps) + len(after(made))
     session.display.line(f"{made.source.name} for {made.target.id}: recipe {made.recipe.name} ({made.reason})")
     settings = Settings(
@@ -69,34 +77,48 @@ def build(request: BuildRequest, session: Session) -> Built:
     gates.check_io(artifact.signature, made.io)
     uncompressed = _uncompressed(source, settings, session)
     sparse = session.run(Job(SparseForm(), artifact, settings), announce=False)
-    runnable = artifact.replace(files={**artifact.files, **sparse.files})
+    forms = {}
+    if on_board.needed(made.backends):
+        calibrated = made.facts is not None and made.facts.train > 0
+        forms = on_board.graphs(source, steps, settings, session, calibrated=calibrated)
+    runnable = artifact.replace(files={**artifact.files, **sparse.files, **on_board.files(forms)})
     candidates = [
         candidate for name in made.backends for candidate in BACKENDS[name].compile(runnable, made.target, made.threads)
     ]
-    stage = Parity(tuple(candidates), str(baseline.files["golden"]))
-    parity = session.run(Job(stage, artifact, settings, depends=_ids(baseline, candidates)))
-    verdicts = parity.history[-1].metrics["parity"]
-    passed = [c for c in candidates if all(v["passed"] for v in verdicts[c.id].values())]
+    here = [c for c in candidates if not BACKENDS[c.backend].on_board]
+    stage = Parity(tuple(here), str(baseline.files["golden"]))
+    parity = session.run(Job(stage, artifact, settings, depends=_ids(baseline, here)))
+    board = device if request.on else None
+    engines = on_board.engines(candidates, forms, board, baseline, session, again=request.remeasure)
+    verdicts = {**parity.history[-1].metrics["parity"], **engines.verdicts}
+    # An engine that wasn't built has no verdict: it is neither measured nor chosen.
+    passed = [c for c in engines.candidates if c.id in verdicts and all(v["passed"] for v in verdicts[c.id].values())]
     checks = [gates.parity(verdicts), gates.size(artifact.model.stat().st_size, made.max_size)]
     gates.enforce(checks)
 
     named = next((step for step in reversed(steps) if step.history[-1].stage != "slim"), source)
     ladder = accounting.rungs(steps, lambda made: as_float_tflite(made, settings, session))
-    measurement = _measure(made, passed, uncompressed, ladder, baseline, parity, session)
+    measurement = _measure(made, device, passed, uncompressed, ladder, baseline, (parity, *forms.values()), session)
     session.announce("select")
     winner, why = select(passed, measurement)
     session.display.line(f"{winner.id}: {why}")
     p50 = measurement.p50(winner.id) if measurement else None
-    checks.append(gates.latency(p50, request.max_latency_ms))
+    checks.append(gates.latency(p50, request.max_latency_ms, measurement.label if measurement else None))
     gates.enforce(checks)
 
-    tested = None
+    tested, graphs_tested = None, {}
     if made.labelled:
-        test = Test(winner, str(baseline.files["test_outputs"]))
-        tested = session.run(Job(test, artifact, settings, depends=_ids(baseline, [winner])))
+        tested = _test(made, winner, artifact, baseline, settings, session, board)
+        for candidate in engines.integer_graphs:
+            graphs_tested[candidate.id] = _test(
+                made, candidate, artifact, baseline, settings, session, None, announce=False
+            )
     checks.append(gates.accuracy(tested.history[-1].metrics if tested else None, made.max_drop))
+    for name, of in graphs_tested.items():
+        checks.append(gates.accuracy(of.history[-1].metrics, made.max_drop, f"{name}'s graph by ONNX Runtime"))
     if made.facts and made.facts.parity_tolerance is not None:
-        checks.append(gates.tolerance(parity.history[-1].metrics["distances"][winner.id], made.facts.parity_tolerance))
+        distances = {**parity.history[-1].metrics["distances"], **engines.distances}
+        checks.append(gates.tolerance(distances[winner.id], made.facts.parity_tolerance))
     gates.enforce(checks)
 
     errors = _layer_errors(named, uncompressed, baseline, settings, session)
@@ -113,20 +135,56 @@ def build(request: BuildRequest, session: Session) -> Built:
         baseline=baseline,
         parity=parity,
         tested=tested,
+        graphs_tested=graphs_tested,
         measurement=measurement,
-        candidates=tuple(candidates),
+        verdicts=verdicts,
+        engines=engines,
         winner=winner,
         why=why,
         checks=tuple(checks),
         float_id=FLOAT_SOURCE,
     )
     manifest = packaging.write(result)
+    if by_hand := on_board.instructions(engines, made.out):
+        session.display.line("no board was named: nothing was measured there. To build and time the engine on it:")
+        for line in by_hand:
+            session.display.line(f"  {line}")
     return Built(made.out, manifest, session.cached, session.ran)
 
 
 def _uncompressed(source: Artifact, settings: Settings, session: Session) -> Artifact:
     """The source as a plain float .tflite: what size and latency are compared with."""
     return source if source.kind == TFLITE else as_float_tflite(source, settings, session)
+
+
+def _test(
+    made: Plan,
+    winner: Candidate,
+    artifact: Artifact,
+    baseline: Artifact,
+    settings: Settings,
+    session: Session,
+    board: Device | None,
+    *,
+    announce: bool = True,
+) -> Artifact:
+    """The metric on the test set: of outputs that the board gives, where the engine runs nowhere else."""
+    given = None
+    if board is not None and BACKENDS[winner.backend].on_board:
+        assert made.data is not None
+        source = made.data
+
+        def x() -> Arrays:
+            what = "reading the test set"
+            read: Arrays = session.worker.call(
+                what, test_inputs, source, artifact.signature, report=session.display.progress
+            )
+            return read
+
+        given = on_board.kept_outputs(board, winner, str(settings.fingerprint), x, session)
+    stage = Test(winner, str(baseline.files["test_outputs"]), str(given) if given else None)
+    depends = (*_ids(baseline, [winner]), *([sha256_file(given)] if given else []))
+    return session.run(Job(stage, artifact, settings, depends=depends), announce=announce)
 
 
 def _layer_errors(
@@ -147,11 +205,12 @@ def _ids(baseline: Artifact, candidates: list[Candidate]) -> tuple[str, ...]:
 
 def _measure(
     made: Plan,
+    device: Device,
     passed: list[Candidate],
     uncompressed: Artifact,
     ladder: list[Rung],
     baseline: Artifact,
-    parity: Artifact,
+    judged: tuple[Artifact, ...],
     session: Session,
 ) -> Measurement | None:
     if not made.measures:
@@ -164,9 +223,10 @@ def _measure(
         everyone.append(dataclasses.replace(plain, id=name))
     inputs = golden.read(baseline.files["golden"], golden.INPUTS)[golden.INPUTS]
     measurement, cached = measure(
+        device,
         everyone,
         inputs,
-        depends=(parity.history[-1].key, *(model.history[-1].key for model in others.values())),
+        depends=tuple(made.history[-1].key for made in (*judged, *others.values())),
         cache=session.cache,
         again=made.request.remeasure,
         report=session.display.progress,
@@ -186,6 +246,10 @@ def select(passed: list[Candidate], measurement: Measurement | None) -> tuple[Ca
     fastest = min(measurement.p50(c.id) for c in passed)
     # A difference that the next run may turn around is none: the target's order of preference decides then.
     best = next(c for c in passed if measurement.p50(c.id) <= fastest * (1 + _TIE))
+    counted = measurement.label == EMULATED
     if measurement.p50(best.id) > fastest:
-        return best, f"preferred: within {_TIE:.0%} of the fastest of {len(passed)}"
-    return best, f"measured fastest of {len(passed)}"
+        least = "fewest instructions" if counted else "fastest"
+        return best, f"preferred: within {_TIE:.0%} of the {least} of {len(passed)}"
+    if counted:
+        return best, f"fewest instructions of {len(passed)}, counted by an emulator"
+    return best, f"{measurement.label} fastest of {len(passed)}"

@@ -57,6 +57,8 @@ class BuildRequest:
     custom: tuple[str, ...] = ()
     allow_unsafe: bool = False
     backends: tuple[str, ...] = ()
+    on: str | None = None
+    runtime: str = "provisioned"
     threads: int | None = None
     budget_minutes: float | None = 30.0
     tensorboard: Path | None = None
@@ -102,7 +104,7 @@ class Plan:
 
     @property
     def measures(self) -> bool:
-        return self.target.local
+        return self.target.local or self.request.on is not None
 
 
 def data_source(request: BuildRequest) -> DataSource | None:
@@ -133,10 +135,10 @@ def look_up(request: BuildRequest) -> Named:
     check_tensorboard(request.tensorboard)
     if request.pack:
         packing.check(request.pack)
-    if request.max_latency_ms is not None and not target.local:
+    if request.max_latency_ms is not None and not target.local and request.on is None:
         raise LatencyGateError(
             f"--max-latency can't be checked for {target.id}: there is no device to measure on",
-            hint="leave --max-latency out, or build for the machine you are on (--target host)",
+            hint="name a board with --on, leave --max-latency out, or build for the machine you are on (--target host)",
         )
     recipe = load_recipe(request.recipe) if request.recipe else None
     teacher = find_source(request.teacher) if request.teacher else None
@@ -346,6 +348,11 @@ def _backends(request: BuildRequest, target: Target) -> tuple[str, ...]:
         reason = BACKENDS[name].unavailable_reason(target)
         if reason:
             raise MissingDependencyError(f"backend {name!r} can't be used: {reason}")
+    if request.on is None and all(BACKENDS[name].on_board for name in chosen):
+        raise TargetError(
+            f"{', '.join(chosen)}: its engine is built on the board, and none is named",
+            hint="--on ssh://USER@BOARD, or --backends litert beside it: the graph is made and checked here",
+        )
     return tuple(chosen)
 
 
@@ -377,6 +384,8 @@ def _names(plan: Plan) -> list[str]:
 
 def after(plan: Plan) -> list[str]:
     """What follows once the .tflite is there."""
+    built = any(BACKENDS[name].on_board for name in plan.backends)
     measured = ["benchmark"] if plan.measures else []
     tested = ["test"] if plan.labelled else []
-    return ["verify", *measured, "select", *tested, "package"]
+    engine = ["onnx", *(["engine"] if plan.request.on else [])] if built else []
+    return ["verify", *engine, *measured, "select", *tested, "package"]

@@ -29,6 +29,19 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """NVIDIA's. dla: deep learning accelerators beside it. jetpack, l4t, cuda, tensorrt: the newest for the board."""
+
+    name: str
+    compute_capability: str
+    dla: int
+    jetpack: str
+    l4t: str
+    cuda: str
+    tensorrt: str
+
+
+@dataclass(frozen=True)
 class DefaultRecipes:
     """The recipe taken where the user names none, by what data there is."""
 
@@ -48,6 +61,7 @@ class Limits:
 class Target:
     """`local`: the target is this machine, so what is measured here counts for it.
 
+    `family`: a name for several boards, of which the one with `family_default` is taken where nothing says which it is.
     `io`: the default type of the bundle's inputs and outputs. `min_offload` is the share of operators that
     must run on the accelerator, where the target has one.
     """
@@ -64,6 +78,9 @@ class Target:
     memory: Memory = field(default_factory=Memory)
     limits: Limits = field(default_factory=Limits)
     notes: tuple[str, ...] = ()
+    gpu: Gpu | None = None
+    family: str | None = None
+    family_default: bool = False
 
     @property
     def max_size(self) -> int | None:
@@ -91,6 +108,12 @@ def load_target(name: str) -> Target:
     if name not in target_ids():
         raise TargetError(f"unknown target {name!r}", hint=perhaps(name, target_ids()))
     return read_target(targets_folder() / f"{name}.toml")
+
+
+def family(name: str) -> list[Target]:
+    """Its members, the default one first; none where there is no family of that name."""
+    members = [target for target in map(load_target, target_ids()) if target.family == name]
+    return sorted(members, key=lambda target: not target.family_default)
 
 
 def read_target(path: Path) -> Target:

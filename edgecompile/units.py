@@ -25,6 +25,30 @@ def parse_time_ms(text: str) -> float:
     return float(match[1]) * _TIMES[match[2]]
 
 
+_DURATIONS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds from "90s", "10m", "1h"."""
+    match = re.fullmatch(_NUMBER + r"(s|m|min|h)", text.strip().lower())
+    if not match or not float(match[1]):
+        raise ValueError(f"expected a duration such as 90s, 10m or 1h, received {text!r}")
+    return float(match[1]) * _DURATIONS[match[2]]
+
+
+def parse_cpus(text: str) -> tuple[int, ...]:
+    """CPUs by number from "4-7" or "0,2,4-5", in order; () from "any"."""
+    if text.strip().lower() == "any":
+        return ()
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part.strip())
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError(f"expected CPUs such as 4-7 or 0,2,4-5, or 'any', received {text!r}")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(sorted(found))
+
+
 def parse_drop(text: str) -> float | None:
     """Percent from "1%" or "0.5%"; None for "off"."""
     text = text.strip().lower()

@@ -26,6 +26,7 @@ from edgecompile.tflite_file import read
 from edgecompile.worker import Worker
 
 METRIC_TOLERANCE = 1e-6
+_ON_BOARD = "the winning engine runs on its board alone (--on DEVICE checks it there)"
 HINT = "build the bundle again, or restore its files"
 
 Report = Callable[[Progress], None]
@@ -58,11 +59,13 @@ class Verification:
 class Promise:
     """What the manifest says that can be recomputed.
 
-    tolerances: of the winner's parity, by output, in its real unit. worst: the far end of the metric's 95% interval,
-    which another machine's engine may reach. data: the task's facts, None for a bundle made without data.
+    model: the .tflite, which the reference outputs are of. tolerances: of the winner's parity, by output, in its real
+    unit. worst: the far end of the metric's 95% interval, which another machine's engine may reach. data: the task's
+    facts, None for a bundle made without data.
     """
 
     winner: Candidate
+    model: Path
     tolerances: Mapping[str, float]
     signature: Signature
     data: Mapping[str, Any] | None
@@ -78,24 +81,24 @@ def verify(path: Path, worker: Worker, *, data_spec: str | None = None, report: 
     DataError where `data_spec` names nothing; all that is wrong with the content is a failed check.
     """
     manifest = bundle.open_bundle(path)
-    promise = _promise(path, manifest)
+    promise = read_promise(path, manifest)
     source = data.resolve(data_spec) if data_spec else None
-    files = _files(path, manifest)
-    model = _model(path, promise)
+    files = check_files(path, manifest)
+    model = check_model(path, promise)
     if model.passed is False:
         why = "not checked: the model can't be read"
-        rest = [_check(name, None, why) for name in ("golden outputs", "parity", "accuracy")]
+        rest = [check(name, None, why) for name in ("golden outputs", "parity", "accuracy")]
         return Verification(path, (files, model, *rest), ())
     reference, parity = _outputs(path, promise, worker, report)
     accuracy, figures = _accuracy(promise, source, worker, report)
     return Verification(path, (files, model, reference, parity, accuracy), figures)
 
 
-def _check(name: str, passed: bool | None, text: str) -> Check:
+def check(name: str, passed: bool | None, text: str) -> Check:
     return Check(name, passed, text, VerifyError, HINT)
 
 
-def _promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
+def read_promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
     try:
         winner = next(c for c in manifest["candidates"] if c["id"] == manifest["winner"]["id"])
         tests = [record["metrics"] for record in manifest["history"] if record["stage"] == "test"]
@@ -108,6 +111,7 @@ def _promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
             winner=Candidate(
                 winner["id"], winner["backend"], path / winner["file"], winner["threads"], winner["config"]
             ),
+            model=path / "model.tflite",
             tolerances={name: float(verdict["tolerance"]) for name, verdict in winner["parity"].items()},
             signature=Signature.from_json(manifest["models"]["model"]["signature"]),
             data=facts and {key: facts[key] for key in ("source", "metric", "fingerprint", "higher_is_better")},
@@ -129,24 +133,24 @@ def _same_machine(manifest: Mapping[str, Any]) -> bool:
     return bool(there["cpu"] == {"model": facts["cpu"], "features": facts["features"]})
 
 
-def _files(path: Path, manifest: Mapping[str, Any]) -> Check:
+def check_files(path: Path, manifest: Mapping[str, Any]) -> Check:
     changed = bundle.changed_files(path, manifest)
     if changed:
-        return _check("files", False, f"changed since the build: {', '.join(changed)}")
-    return _check("files", True, f"{len(manifest['files'])} files have the sha256 of the manifest")
+        return check("files", False, f"changed since the build: {', '.join(changed)}")
+    return check("files", True, f"{len(manifest['files'])} files have the sha256 of the manifest")
 
 
-def _model(path: Path, promise: Promise) -> Check:
+def check_model(path: Path, promise: Promise) -> Check:
     """The model is a sound .tflite with the promised inputs and outputs."""
     try:
         signature = read(path / "model.tflite").signature
     except EdgecompileError as problem:
-        return _check("model", False, problem.message)
+        return check("model", False, problem.message)
     for side in ("inputs", "outputs"):
         found, promised = ([(t.name, t.dtype) for t in getattr(s, side)] for s in (signature, promise.signature))
         if found != promised:
-            return _check("model", False, f"its {side} are {_named(found)}, the manifest says {_named(promised)}")
-    return _check("model", True, "a sound .tflite with the inputs and outputs of the manifest")
+            return check("model", False, f"its {side} are {_named(found)}, the manifest says {_named(promised)}")
+    return check("model", True, "a sound .tflite with the inputs and outputs of the manifest")
 
 
 def _named(tensors: list[tuple[str, str]]) -> str:
@@ -158,21 +162,23 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
     try:
         inputs, stored = _golden(path / "golden.npz", promise.signature)
     except DataError as problem:
-        missing = _check("parity", None, "not checked: there are no golden outputs to compare with")
-        return _check("golden outputs", False, problem.message), missing
+        missing = check("parity", None, "not checked: there are no golden outputs to compare with")
+        return check("golden outputs", False, problem.message), missing
     try:
-        fresh = worker.call("the reference kernels", reference_outputs, promise.winner.model, inputs, report=report)
+        fresh = worker.call("the reference kernels", reference_outputs, promise.model, inputs, report=report)
         reference = _judge_reference(fresh, stored, promise, worker, inputs, report)
     except EdgecompileError as problem:
-        reference = _check("golden outputs", False, problem.message)
+        reference = check("golden outputs", False, problem.message)
     if promise.winner.backend not in BACKENDS:
         reason = f"not checked: no backend {promise.winner.backend!r} in this edgecompile"
-        return reference, _check("parity", None, reason)
+        return reference, check("parity", None, reason)
+    if BACKENDS[promise.winner.backend].on_board:
+        return reference, check("parity", None, f"not checked: {_ON_BOARD}")
     try:
         given, known, scales = worker.call("the engine", engine_outputs, promise.winner, inputs, report=report)
         parity = _judge_parity(given, known, scales, stored, promise)
     except EdgecompileError as problem:
-        parity = _check("parity", False, problem.message)
+        parity = check("parity", False, problem.message)
     return reference, parity
 
 
@@ -209,7 +215,7 @@ def _judge_reference(
     """
     worst = {name: compare.parity(fresh[name], array, array, None) for name, array in stored.items()}
     if not promise.same_machine and not all(p.passed for p in worst.values()):
-        _, known, scales = worker.call("XNNPACK", engine_outputs, _litert(promise.winner.model), inputs, report=report)
+        _, known, scales = worker.call("XNNPACK", engine_outputs, _litert(promise.model), inputs, report=report)
         for name, array in stored.items():
             if array.dtype.kind == "f":
                 worst[name] = compare.parity(fresh[name], array, known[name], scales[name])
@@ -220,11 +226,11 @@ def _judge_reference(
             f"{name!r} differs from golden.npz by {p.relative:.3g} of its range, allowed {p.tolerance / p.range:.3g}"
             for name, p in failed.items()
         )
-        return _check("golden outputs", False, f"{text} (LiteRT's reference kernels on {where})")
+        return check("golden outputs", False, f"{text} (LiteRT's reference kernels on {where})")
     exact = all(p.exact for p in worst.values())
     how = "bit-equal" if exact else f"within {max(p.relative for p in worst.values()):.1e} of their range"
     n = len(next(iter(stored.values())))
-    return _check("golden outputs", True, f"{how} on {n} golden inputs, LiteRT's reference kernels on {where}")
+    return check("golden outputs", True, f"{how} on {n} golden inputs, LiteRT's reference kernels on {where}")
 
 
 def _judge_parity(
@@ -249,8 +255,8 @@ def _judge_parity(
         if verdict.max_abs > allowed:
             failed.append(f"{name!r} differs by {verdict.max_abs:.3g}, allowed {allowed:.3g}")
     if failed:
-        return _check("parity", False, f"{promise.winner.id}: {'; '.join(failed)}")
-    return _check("parity", True, f"{promise.winner.id} is within {most:.1e} of the range of the reference outputs")
+        return check("parity", False, f"{promise.winner.id}: {'; '.join(failed)}")
+    return check("parity", True, f"{promise.winner.id} is within {most:.1e} of the range of the reference outputs")
 
 
 def _accuracy(
@@ -259,7 +265,7 @@ def _accuracy(
     """The task's metric on the test set, by the winner, against the manifest's."""
 
     def unchecked(why: str) -> tuple[Check, tuple[Figure, ...]]:
-        return _check("accuracy", None, f"not checked: {why}"), ()
+        return check("accuracy", None, f"not checked: {why}"), ()
 
     if promise.data is None:
         return unchecked("the bundle was built without data")
@@ -267,6 +273,8 @@ def _accuracy(
         return unchecked("the data of the build has no labelled test set")
     if promise.winner.backend not in BACKENDS:
         return unchecked(f"no backend {promise.winner.backend!r} in this edgecompile")
+    if BACKENDS[promise.winner.backend].on_board:
+        return unchecked(_ON_BOARD)
     if source is None:
         try:
             source = data.resolve(promise.data["source"])
@@ -276,10 +284,10 @@ def _accuracy(
     try:
         found = worker.call("the accuracy check", score, source, promise, report=report)
     except EdgecompileError as problem:
-        return _check("accuracy", False, problem.message), ()
+        return check("accuracy", False, problem.message), ()
     if found["fingerprint"] != promise.data["fingerprint"]:
         text = f"{source.spec} is not the data of the build: fingerprint {found['fingerprint'][:12]}, "
-        return _check("accuracy", False, f"{text}the manifest's is {promise.data['fingerprint'][:12]}"), ()
+        return check("accuracy", False, f"{text}the manifest's is {promise.data['fingerprint'][:12]}"), ()
     figure = Figure(
         name=promise.data["metric"],
         of="model",
@@ -292,23 +300,23 @@ def _accuracy(
         samples=found["samples"],
         executed_on=promise.winner.id,
     )
-    return _judge_metric(found["value"], found["samples"], promise), (figure,)
+    return judge_metric(found["value"], found["samples"], promise, same_machine=promise.same_machine), (figure,)
 
 
-def _judge_metric(value: float, samples: int, promise: Promise) -> Check:
+def judge_metric(value: float, samples: int, promise: Promise, *, same_machine: bool) -> Check:
     """On the build's machine the metric must be the manifest's; elsewhere it may be worse within the interval there."""
     assert promise.data is not None
     assert promise.metric is not None
     text = f"{promise.data['metric']} {value:.4f} on {samples} test samples, the manifest says {promise.metric:.4f}"
     if abs(value - promise.metric) <= METRIC_TOLERANCE:
-        return _check("accuracy", True, text)
+        return check("accuracy", True, text)
     text = f"{text}: {value - promise.metric:+.6f}"
-    if promise.same_machine or promise.worst is None:
-        return _check("accuracy", False, text)
+    if same_machine or promise.worst is None:
+        return check("accuracy", False, text)
     higher = promise.data["higher_is_better"]
     holds = value >= promise.worst if higher else value <= promise.worst
     bound = f"at {'least' if higher else 'most'} {promise.worst:.4f}, the end of the build's 95% interval"
-    return _check("accuracy", holds, f"{text} (another machine than the build's; expected {bound})")
+    return check("accuracy", holds, f"{text} (another machine than the build's; expected {bound})")
 
 
 # What follows runs in the worker.

@@ -18,7 +18,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ class Worker:
         with writing(Path("the folder for temporary files")):
             self._scratch = tempfile.mkdtemp(prefix="edgecompile-worker-")
         self._process = context.Process(target=_serve, args=(theirs, log, os.getpid(), self._scratch), daemon=True)
-        self._process.start()
+        with _silent_tracker():
+            self._process.start()
         theirs.close()
         self._pipe = ours
         return ours
@@ -104,6 +106,24 @@ class Worker:
         return code
 
 
+@contextmanager
+def _silent_tracker() -> Iterator[None]:
+    """What starts meanwhile keeps quiet about semaphores that it has to remove.
+
+    Libraries make some (tqdm does), and a child that is killed leaves them to Python's resource tracker.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
+
+
 def _internal() -> tuple[str, Any]:
     return "internal", traceback.format_exc()
 
@@ -119,6 +139,7 @@ def _serve(pipe: Connection, log: str | None, parent: int, scratch: str) -> None
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if log is None else "1")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # results must not depend on whether there is a GPU
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime from 1.31 tells its makers of each start
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it then ends us
     _die_with(parent)
     os.dup2(2, 1)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +34,20 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["EDGECOMPILE_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A board: an OpenSSH server on loopback (tests/devices/sshd.py)."""
+    from devices.sshd import Sshd, missing
+
+    if package := missing():
+        pytest.skip(f"the Debian package {package} is not installed")
+    server = Sshd(tmp_path_factory.mktemp("sshd"))
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +95,15 @@ def digits_bundle(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     done = run_cli("build", "digits", "--recipe", "int8", "--out", "bundle", cwd=folder)
     assert done.code == 0, done.err
     return folder / "bundle"
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

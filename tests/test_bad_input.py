@@ -5,8 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,18 +266,6 @@ def test_quota(world: World, tmp_path: Path) -> None:
     done = run_cli(*arguments, cwd=world.folder, env={"EDGECOMPILE_CACHE": str(tmp_path)}, before=limit)
     check(done, errors.DiskFullError, "no space left")
     assert digest(world / "out") == before
-
-
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=False)
-    if mounted.returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("what", ["cache", "out"])

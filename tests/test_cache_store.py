@@ -16,6 +16,7 @@ import pytest
 from edgecompile import measure as measuring
 from edgecompile.artifact import TFLITE, Artifact, Signature, StageRecord
 from edgecompile.cache import Cache, system_error, write_file
+from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import DiskFullError, EdgecompileError, OutputError
 from edgecompile.stages.base import Progress
 
@@ -176,7 +177,7 @@ def test_one_measurement_at_a_time(cache: Cache) -> None:
 def test_a_measurement_waits_for_one_that_runs(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """And takes its figures, where they are of the same candidates."""
     runs = []
-    found = measuring.Measurement("here", 1, "2025-01-01", {}, {}, "key", 1.0)
+    found = measuring.Measurement("here", 1, "2025-01-01", {}, {}, "key", 1.0, windows=[], throttled=[])
     running, waits = threading.Event(), threading.Event()
 
     def run(*_: object, **__: object) -> measuring.Measurement:
@@ -191,7 +192,7 @@ def test_a_measurement_waits_for_one_that_runs(cache: Cache, monkeypatch: pytest
     def build(name: str) -> None:
         inputs = {"x": np.zeros(1, np.float32)}
         results[name] = measuring.measure(
-            (), inputs, depends=("a",), cache=cache, again=False, report=lambda _: waits.set()
+            LocalDevice(), (), inputs, depends=("a",), cache=cache, again=False, report=lambda _: waits.set()
         )
 
     first, second = (threading.Thread(target=build, args=(name,)) for name in ("first", "second"))
@@ -225,3 +226,16 @@ def test_a_file_that_is_missing_is_not_known() -> None:
     nameless = system_error(OSError(errno.ENOSPC, "full", 3), "the cache")
     assert nameless is not None
     assert "the cache" in nameless.message
+
+
+def test_a_prune_takes_wheels_and_engines_that_no_board_needed_for_long(cache: Cache) -> None:
+    for age, name in ((LONG_AGO, "old"), (time.time(), "new")):
+        wheel, engine = cache.root / "wheels" / name / "litert.whl", cache.root / "engines" / f"{name}.plan"
+        for path in (wheel, engine):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x" * 1000)
+            os.utime(path, (age, age))
+        os.utime(wheel.parent, (age, age))
+    assert cache.prune(older_than_days=30) >= 2000
+    assert names(cache.root / "wheels") == ["new"]
+    assert names(cache.root / "engines") == ["new.plan"]

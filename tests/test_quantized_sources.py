@@ -91,6 +91,7 @@ def test_verify_takes_the_bundle(bundle: Path, worker: Worker) -> None:
 
 def test_bench_takes_the_bundle_with_a_float_one(bundle: Path, digits_bundle: Path, worker: Worker) -> None:
     options = bench.Options(runs=3, warmup=1)
-    (group,) = bench.bench([bundle, digits_bundle], options, worker, report=lambda _: None)
+    work = bench.prepare([bundle, digits_bundle], options, worker, report=lambda _: None)
+    (group,) = bench.bench(work, options, report=lambda _: None)
     assert len(group.measurement.results) == 2
     assert group.inputs == f"golden inputs of {bundle}"

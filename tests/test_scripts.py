@@ -19,7 +19,7 @@ import pytest
 from edgecompile.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ("quickstart", "test", "test-slow", "lint", "system-packages")
+SCRIPTS = ("quickstart", "test", "test-slow", "test-board", "lint", "system-packages")
 
 # Stands for python3 and, copied there by its own `-m venv`, for .venv/bin/python.
 PYTHON = """#!/usr/bin/env bash
@@ -185,7 +185,9 @@ def test_system_packages_installs_what_is_missing_as_root_only(
     checkout.stand_in("python3", "#!/usr/bin/env bash\nexit 1\n")
     done = checkout.run("scripts/system-packages")
     assert done.returncode == 0, done.stderr
-    assert "python3-venv   missing" in done.stdout
+    assert {"python3-venv missing", "openssh-server missing"} <= {
+        " ".join(line.split()[:2]) for line in done.stdout.splitlines()
+    }
     calls = checkout.calls()
     assert [call.split()[0] for call in calls] == expected
     if expected:
@@ -209,8 +211,8 @@ def test_ci_runs_every_part_in_order_and_stops_at_a_failure(checkout: Checkout) 
         path.chmod(0o755)
     done = checkout.run(".ci/run")
     assert done.returncode == 0
-    assert checkout.calls() == ["system-packages", "test", "lint", "test-slow"]
-    assert done.stdout.count("passed in") == 5
+    assert checkout.calls() == ["system-packages", "test", "lint", "test-slow", "test-board"]
+    assert done.stdout.count("passed in") == 6
     assert checkout.run(".ci/run", FAILS="test").returncode != 0
     assert checkout.calls() == ["system-packages", "test"]
 

@@ -19,6 +19,7 @@ from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
 from edgecompile.devices.base import BenchCandidate, BenchJob
+from edgecompile.devices.benchmark import benchmark
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import CompressionGateError
 from edgecompile.loaders.base import LoadOptions
@@ -266,7 +267,7 @@ def test_the_sparse_form_is_a_candidate_with_a_file_of_its_own(vww: Path, tmp_pa
     for name, array in expected.items():
         np.testing.assert_allclose(received[name], array, atol=1e-5)
     job = BenchJob(tuple(BenchCandidate(c.id, c.model, bool(c.config["xnnpack"])) for c in candidates), x, 2, 5)
-    times = LocalDevice().benchmark(job, lambda *_: None).candidates
+    times = benchmark(LocalDevice(), job, lambda *_: None).candidates
     assert all(len(times[c.id].times_ms) == 5 for c in candidates)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,3 +105,34 @@ def test_temporary_files_are_gone_with_it(tmp_path: Path) -> None:
     worker.close()
     assert not left.parent.exists()
     assert left.parent != Path(tempfile.gettempdir())
+
+
+_WITH_A_LOCK = """
+from pathlib import Path
+import sys
+from test_worker import make_a_lock, silent
+from edgecompile.worker import Worker
+if __name__ == "__main__":
+    worker = Worker(Path(sys.argv[1]))
+    worker.call("a lock", make_a_lock, report=silent)
+    worker.close()
+    print("done")
+"""
+
+
+def make_a_lock(*, report: Report) -> None:
+    del report
+    kept.append(multiprocessing.get_context("spawn").RLock())
+
+
+kept: list[object] = []
+
+
+def test_it_leaves_without_a_word_of_what_libraries_hold(tmp_path: Path) -> None:
+    """Python's resource tracker warned of the locks that tqdm makes."""
+    program = tmp_path / "program.py"
+    program.write_text(_WITH_A_LOCK)
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, program, tmp_path / "worker.log"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

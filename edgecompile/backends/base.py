@@ -53,6 +53,12 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
+    """`on_board`: its engines are built on the board that they run on, and run nowhere else; `open` then runs what
+    they are built from."""
+
+    @property
+    def on_board(self) -> bool: ...
+
     def unavailable_reason(self, target: Target) -> str | None:
         """None where it can be used; else a sentence with the cure."""
         ...

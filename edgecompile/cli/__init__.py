@@ -19,6 +19,7 @@ COMMANDS = {
     "build": "From a trained model to a verified, measured bundle for a target.",
     "verify": "Recompute a bundle's accuracy and parity.",
     "bench": "Measure latency and memory of bundles or .tflite files on this machine.",
+    "devices": "The boards that models are measured on.",
     "diff": "Find the first layer where two models part, and how far each of their tensors is apart.",
     "inspect": "Show the operators, shapes, quantization, sizes and MACs of a model or bundle.",
     "targets": "What can be built for.",

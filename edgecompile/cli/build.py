@@ -40,7 +40,10 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option("--project", is_flag=True, is_eager=True, hidden=True, expose_value=False, callback=_defaults)
 @click.argument("model", required=False)
 @click.option("--data", metavar="D", help="An .npz, an image folder, module:function, or a built-in model's name.")
-@click.option("--target", default="host", show_default=True, metavar="T", help="See `edgecompile targets list`.")
+@click.option("--target", metavar="T", help="See `edgecompile targets list`. [default: what --on is; host]")
+@click.option("--on", metavar="DEVICE", help="Measure on this board: ssh://[user@]host[:port], or its name.")
+@click.option("--runtime", type=click.Choice(["provisioned", "system"]), default="provisioned", show_default=True,
+              help="On a board: bring a runtime along, or take its own.")  # fmt: skip
 @click.option(
     "--recipe", metavar="R", help="See `edgecompile recipes list`. [default: the target's, by what data there is]"
 )
@@ -77,6 +80,7 @@ def command(**given: Any) -> None:
       edgecompile build my.keras --data my.npz --target rpi4 --max-drop 1%
     """
     from edgecompile.cli.summary import print_plan, print_summary
+    from edgecompile.devices.opening import device_for
     from edgecompile.pipeline import build, make_plan
     from edgecompile.request import BuildRequest, describe
     from edgecompile.session import Session
@@ -86,7 +90,9 @@ def command(**given: Any) -> None:
     drop = given["max_drop"]
     request = BuildRequest(
         model=given["model"],
-        target=given["target"],
+        target=given["target"] or "host",
+        on=given["on"],
+        runtime=given["runtime"],
         data=given["data"],
         recipe=given["recipe"],
         teacher=given["teacher"],
@@ -106,11 +112,15 @@ def command(**given: Any) -> None:
         remeasure=given["remeasure"],
         seed=given["seed"],
     )
-    with make_display() as display, Session(display, verbose=given["verbose"]) as session:
+    with (
+        make_display() as display,
+        Session(display, verbose=given["verbose"]) as session,
+        device_for(request, named=given["target"], say=display.line) as (request, device),
+    ):
         if given["dry_run"]:
             made = make_plan(request, session)
         else:
-            built = build(request, session)
+            built = build(request, session, device)
     if given["dry_run"]:
         plan = describe(made)
         if given["as_json"]:

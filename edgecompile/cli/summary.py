@@ -11,11 +11,11 @@ from rich.table import Table
 from edgecompile.manifest import find
 from edgecompile.pipeline import Built
 from edgecompile.report import techniques
-from edgecompile.report.formats import metric, ratio
+from edgecompile.report.formats import metric, ratio, speed
 from edgecompile.report.techniques import LATENCY, SOURCE, Rung
 from edgecompile.units import format_count, format_ms, format_size
 
-_SIZE, _TIME = ("smaller", "larger"), ("faster", "slower")
+_SIZE = ("smaller", "larger")
 _STEPS = 6  # rows at most of what each step bought: the report has all
 _Row = tuple[str, str, Callable[[float], str], tuple[str, str]]
 
@@ -44,7 +44,8 @@ def print_summary(built: Built) -> None:
     if measured:
         runs = measured["results"][manifest["winner"]["id"]]["runs"]
         console.print(
-            f"measured on {measured['device']}, {measured['threads']} thread(s), {runs} runs, {measured['date']}",
+            f"{measured['label']} on {measured['device']}, {measured['threads']} thread(s), {runs} runs, "
+            f"{measured['date']}",
             soft_wrap=True,
             markup=False,
         )
@@ -85,8 +86,8 @@ def _rows(manifest: Mapping[str, Any]) -> list[_Row]:
         ("file_size", "size", format_size, _SIZE),
         *((f"file_size_{form}", f"size, {form}", format_size, _SIZE) for form in forms),
         *([("macs", "MACs", format_count, ("fewer", "more"))] if macs else []),
-        (LATENCY, "latency p50", format_ms, _TIME),
-        ("latency_p90", "latency p90", format_ms, _TIME),
+        (LATENCY, "latency p50", format_ms, speed(manifest)),
+        ("latency_p90", "latency p90", format_ms, speed(manifest)),
         ("peak_rss", "peak RSS", lambda value: f"{value:.1f} MiB", ("less", "more")),
     ]
 

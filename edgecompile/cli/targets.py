@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from edgecompile.cli.tables import print_fields, print_table
+
+if TYPE_CHECKING:
+    from edgecompile.target import Gpu
 
 
 @click.group("targets")
@@ -65,6 +69,8 @@ def show(target: str, as_json: bool) -> None:
         ("summary", found.summary),
         *((key, _text(value)) for key, value in dataclasses.asdict(found.cpu).items() if value),
         ("memory", f"{memory} MB" if memory else ""),
+        ("GPU", _gpu(found.gpu)),
+        ("family", found.family or ""),
         ("recipe", recipe.format(**dataclasses.asdict(found.recipes))),
         ("backends", ", ".join(found.backends)),
         ("inputs, outputs", found.io),
@@ -74,6 +80,14 @@ def show(target: str, as_json: bool) -> None:
         *(("note", note) for note in found.notes),
     ]
     print_fields([(name, value) for name, value in fields if value])
+
+
+def _gpu(gpu: Gpu | None) -> str:
+    if gpu is None:
+        return ""
+    dla = f", {gpu.dla} DLA" if gpu.dla else ""
+    software = f"JetPack {gpu.jetpack} (L4T {gpu.l4t}), CUDA {gpu.cuda}, TensorRT {gpu.tensorrt}"
+    return f"{gpu.name}, compute capability {gpu.compute_capability}{dla}; {software}"
 
 
 def _text(value: object) -> str:

@@ -2,136 +2,118 @@
 
 from __future__ import annotations
 
-import json
 import os
+import queue
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgecompile.devices.base import BenchJob, BenchResult, CandidateTimes, DeviceFacts, Progress
-from edgecompile.errors import DeviceError
+from edgecompile.devices.base import DeviceFacts, Progress, identity
+from edgecompile.errors import DeviceTimeoutError
 from edgecompile.ondevice import runner
 
-# How much of what the runtime wrote to stderr goes into an error's message.
-_TAIL = 1000
+_SCRATCH = "edgecompile-scratch-"
 
 
 class LocalDevice:
-    """The machine edgecompile runs on."""
+    """The machine edgecompile runs on. Files are where they are."""
 
     def facts(self) -> DeviceFacts:
         details = runner.facts()
-        machine, cpu, cores = details["machine"], details["cpu"], details["cores"]
-        return DeviceFacts(
-            identity=f"{machine}/{cpu}/{cores}",
-            name=f"{cpu} x{cores} (this machine)",
-            details=details,
+        name = f"{details['cpu']} x{details['cores']} (this machine)"
+        return DeviceFacts(identity(details), name, details)
+
+    def put(self, path: Path, report: Progress = lambda *_: None) -> str:
+        del report
+        return str(path.absolute())
+
+    def get(self, remote: str, path: Path) -> None:
+        shutil.copyfile(remote, path)
+
+    def lend(self, path: Path) -> str:
+        return str(path.absolute())
+
+    def discard(self, remote: str) -> None:
+        """What `lend` gave is here anyway."""
+        if Path(remote).parent.name.startswith(_SCRATCH):
+            shutil.rmtree(Path(remote).parent, ignore_errors=True)
+
+    def conditions(self) -> Mapping[str, Any]:
+        details = self.facts().details
+        return {"runtime": [details["runtime"], details["runtime_version"]], "governor": details["governor"]}
+
+    @property
+    def lock(self) -> None:
+        return None
+
+    def scratch(self, name: str) -> str:
+        return str(Path(tempfile.mkdtemp(prefix=_SCRATCH), name))
+
+    def exec(self, argv: Sequence[str]) -> LocalProcess:
+        return LocalProcess(argv)
+
+    def python(self) -> tuple[str, ...]:
+        return (sys.executable,)
+
+    def forward(self, port: int) -> int:
+        return port
+
+    def close(self) -> None: ...
+
+
+class LocalProcess:
+    """In a session of its own: Ctrl-C reaches us alone, and we end it with its children."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the process is)
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True, text=True
         )
 
-    def benchmark(self, job: BenchJob, on_progress: Progress) -> BenchResult:
-        """Run the job in a fresh process, in a scratch folder. The process is gone when this returns or raises."""
-        if not job.candidates or not job.inputs:
-            raise DeviceError("a benchmark needs a candidate and samples, received none")
-        cpus = _cpus(job)
-        with tempfile.TemporaryDirectory(prefix="edgecompile-bench-") as scratch:
-            path = _write(job, cpus, Path(scratch))
-            events = _run(path, on_progress)
-        results = {event["id"]: event for event in events if event["event"] == "result"}
-        facts = {event["when"]: event for event in events if event["event"] == "facts"}
-        return BenchResult(
-            candidates={
-                candidate.id: CandidateTimes(
-                    times_ms=tuple(results[candidate.id]["times_ms"]),
-                    init_ms=results[candidate.id]["init_ms"],
-                    peak_rss_mb=results[candidate.id]["peak_rss_mb"],
-                    baseline_rss_mb=results[candidate.id]["baseline_rss_mb"],
-                    outputs_sha256=results[candidate.id]["outputs_sha256"],
-                )
-                for candidate in job.candidates
-            },
-            before=_facts(facts["before"]),
-            after=_facts(facts["after"]),
-            cpus=cpus,
-        )
+    def lines(self, quiet: float | None = None) -> Iterator[str]:
+        stdout = self._process.stdout
+        assert stdout is not None
+        found: queue.SimpleQueue[str] = queue.SimpleQueue()
 
+        def read() -> None:
+            with suppress(ValueError):  # closed by `kill`
+                for line in stdout:
+                    found.put(line)
+            found.put("")
 
-def _cpus(job: BenchJob) -> tuple[int, ...]:
-    """The job's, else the last of those allowed: the first ones serve most interrupts."""
-    if job.cpus is not None or not hasattr(os, "sched_getaffinity"):
-        return job.cpus or ()
-    allowed = sorted(os.sched_getaffinity(0))
-    return tuple(allowed[-max(candidate.threads for candidate in job.candidates) :])
+        threading.Thread(target=read, daemon=True).start()
+        while True:
+            try:
+                line = found.get(timeout=quiet)
+            except queue.Empty:
+                raise DeviceTimeoutError(f"nothing was heard from this machine for {quiet:.0f} s") from None
+            if not line:
+                return
+            yield line.rstrip("\n")
 
+    def end_input(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
-def _facts(event: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in event.items() if key not in ("event", "when")}
+    def wait(self) -> int:
+        return self._process.wait()
 
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
 
-def _write(job: BenchJob, cpus: tuple[int, ...], folder: Path) -> Path:
-    runner.save_arrays(folder / "inputs.npz", dict(job.inputs))
-    path = folder / "job.json"
-    data = {
-        "candidates": [
-            {
-                "id": candidate.id,
-                "model": str(candidate.model.absolute()),
-                "engine": candidate.engine,
-                "xnnpack": candidate.xnnpack,
-                "threads": candidate.threads,
-            }
-            for candidate in job.candidates
-        ],
-        "inputs": "inputs.npz",
-        "warmup": job.warmup,
-        "runs": job.runs,
-        "min_seconds": job.min_seconds,
-        "seed": job.seed,
-        "cpus": list(cpus) or None,
-    }
-    path.write_text(json.dumps(data), encoding="utf-8")
-    return path
-
-
-def _run(path: Path, on_progress: Progress) -> list[dict[str, Any]]:
-    """The runner's events but for progress, which is passed on; DeviceError where it did not come to its end."""
-    events = []
-    command = [sys.executable, str(Path(runner.__file__).absolute()), str(path)]
-    with (
-        (path.parent / "stderr.txt").open("w+b") as errors,
-        # A session of its own: Ctrl-C reaches us alone, and we end the runner with its children.
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, start_new_session=True) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                event = json.loads(line)
-                if event["event"] == "progress":
-                    on_progress(event["done"], event["total"])
-                else:
-                    events.append(event)
-            status = process.wait()
-        except BaseException:  # KeyboardInterrupt too: whatever ends the reading ends the runner
-            _kill(process)
-            raise
-        errors.seek(0)
-        tail = errors.read().decode("utf-8", "replace").strip()[-_TAIL:]
-    failure = next((event for event in events if event["event"] == "error"), None)
-    if failure is not None:
-        which = f"{failure['id']}: " if failure["id"] else ""
-        raise DeviceError(f"the benchmark on this machine failed: {which}{failure['message']}")
-    if status or not events or events[-1]["event"] != "end":
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        raise DeviceError(f"the benchmark on this machine died with {how}" + (f":\n{tail}" if tail else ""))
-    return events
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The runner and what it started; it may be gone already."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
+    @property
+    def errors(self) -> str:
+        self._errors.seek(0)
+        return self._errors.read().decode("utf-8", "replace").strip()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 
 from edgecompile import units
-from edgecompile.report import charts, formats, view
+from edgecompile.measure import Measurement
+from edgecompile.report import charts, formats, sustained, view
 
 
 def render(manifest: Mapping[str, Any]) -> str:
@@ -17,6 +18,16 @@ def render(manifest: Mapping[str, Any]) -> str:
     Nothing is fetched when it is opened: styles, charts and the script that sorts tables are in the page.
     All text of the manifest is escaped: names come from models that others made.
     """
+    template = _environment().get_template("report.html.j2")
+    return template.render(m=manifest, charts=charts, **view.page(manifest)) + "\n"
+
+
+def render_sustained(measurements: Sequence[Measurement]) -> str:
+    """The page of sustained benchmarks (devices/sustained.py)."""
+    return _environment().get_template("sustained.html.j2").render(**sustained.page(measurements)) + "\n"
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("edgecompile.report", "."),
         autoescape=True,
@@ -36,5 +47,4 @@ def render(manifest: Mapping[str, Any]) -> str:
         shape=formats.shape,
         share=formats.share,
     )
-    template = environment.get_template("report.html.j2")
-    return template.render(m=manifest, charts=charts, **view.page(manifest)) + "\n"
+    return environment

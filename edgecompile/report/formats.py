@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgecompile.manifest import EMULATED
+
 MINUS = "−"
 
 
@@ -30,6 +32,12 @@ def share(value: float | None) -> str:
 
 def metric(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:,.2f}"
+
+
+def speed(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    """The words for less time and for more: an emulator counts instructions, which is no speed."""
+    emulated = (manifest["measurement"] or {}).get("label") == EMULATED
+    return ("fewer instructions", "more instructions") if emulated else ("faster", "slower")
 
 
 def ratio(before: float, after: float, less: str, more: str) -> str:

@@ -13,7 +13,7 @@ from edgecompile.units import format_count, format_ms, format_size
 
 SOURCE = "float source"
 LATENCY = "latency_p50"
-_FASTER, _SMALLER, _FEWER = ("faster", "slower"), ("smaller", "larger"), ("fewer", "more")
+_SMALLER, _FEWER = ("smaller", "larger"), ("fewer", "more")
 _FORMS = ("gzip", "xz")  # that the manifest has for every step
 SLIM = "slim"
 _NOISE = 1.1  # p50 of one file differs by as much between two runs on a machine that does other things too
@@ -127,7 +127,7 @@ def _columns(manifest: Mapping[str, Any]) -> list[Column]:
         Column("bytes", "File", format_size, ratio(_SMALLER)),
         *(Column(form, f"Packed, {form}", format_size, ratio(_SMALLER)) for form in _FORMS),
         Column("macs", "MACs", format_count, ratio(_FEWER)),
-        Column(LATENCY, "Latency p50", format_ms, ratio(_FASTER)),
+        Column(LATENCY, "Latency p50", format_ms, ratio(formats.speed(manifest))),
     ]
 
 

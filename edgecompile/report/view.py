@@ -87,7 +87,7 @@ def comparison(manifest: Mapping[str, Any]) -> list[Row]:
     """The before/after table. A figure that is absent keeps its row, with the reason."""
     metric = _metric(manifest)
     title = "Task metric" if metric == "metric" else metric[:1].upper() + metric[1:]
-    slower, larger = ("faster", "slower"), ("smaller", "larger")
+    slower, larger = formats.speed(manifest), ("smaller", "larger")
     latency = _latency_reason(manifest)
     specs: list[tuple[str, str, Callable[[float], str], tuple[str, str], str]] = [
         (metric, title, formats.metric, ("lower", "higher"), _gate_text(manifest, "accuracy", "not measured")),

@@ -6,19 +6,20 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from edgecompile import compare, golden
+from edgecompile import compare, data, golden
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature, TensorInfo
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import XNNPACK, LiteRtRunner, reference_kernels
-from edgecompile.data import check_labels
+from edgecompile.data import DataSource, check_labels
 from edgecompile.errors import DataError, NonFiniteError
 from edgecompile.loaders.interpreter import QUANTIZED, dequantize, quantize
-from edgecompile.ondevice.runner import save_arrays
+from edgecompile.ondevice.runner import load_inputs, save_arrays
 from edgecompile.stages.base import NOTHING, Context, Outcome, Progress
 from edgecompile.task import AUTOENCODER, Array, Arrays, Metric, Split, Task, align
 from edgecompile.tflite_file import TfliteModel, read
@@ -122,10 +123,15 @@ class Test:
 
     candidate: Candidate
     baseline_outputs: str
+    given: str | None = None  # the candidate's outputs, where they were made on a board
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         task = ctx.require_task()
-        metric, labels, x, outputs = on_test_set(self.candidate, task, artifact.signature, ctx.report)
+        if self.given is None:
+            metric, labels, x, outputs = on_test_set(self.candidate, task, artifact.signature, ctx.report)
+        else:
+            metric, labels, x = test_set(task, artifact.signature)
+            outputs = load_inputs(Path(self.given))
         with np.load(self.baseline_outputs) as saved:
             before = {name: saved[name] for name in saved.files}
         low, high = compare.paired_interval(metric, labels, before, outputs, x, seed=ctx.seed)
@@ -149,13 +155,25 @@ def on_test_set(
     candidate: Candidate, task: Task, signature: Signature, report: Callable[[Progress], None]
 ) -> tuple[Metric, Arrays, Arrays, Arrays]:
     """(metric, labels, inputs, the candidate's outputs in real numbers) on the whole test set."""
-    if task.metric is None or task.test is None or task.test.y is None:
-        raise DataError(f"task {task.name!r} has no labelled test set")
-    x = samples(task.test, signature)
+    metric, labels, x = test_set(task, signature)
     runner = BACKENDS[candidate.backend].open(dataclasses.replace(candidate, threads=2))
     outputs = _chunked(runner.run_real, x, report, "test set")
     check_finite(outputs, "the converted model's outputs on the test set")
-    return task.metric, task.test.y, x, outputs
+    return metric, labels, x, outputs
+
+
+def test_set(task: Task, signature: Signature) -> tuple[Metric, Arrays, Arrays]:
+    """(metric, labels, inputs as the model takes them)"""
+    if task.metric is None or task.test is None or task.test.y is None:
+        raise DataError(f"task {task.name!r} has no labelled test set")
+    return task.metric, task.test.y, samples(task.test, signature)
+
+
+def test_inputs(source: DataSource, signature: Signature, *, report: Callable[[Progress], None]) -> Arrays:
+    """The test set's inputs. In the worker: it may run a user's function."""
+    del report
+    task = data.load(source, image_size=data.image_size(source, signature))
+    return test_set(task, signature)[2]
 
 
 def check_fits(task: Task, signature: Signature) -> None:
@@ -267,10 +285,10 @@ def _has_integers(model: TfliteModel) -> bool:
 
 def _distances(outputs: Arrays, specs: Mapping[str, TensorInfo], source: Arrays) -> dict[str, dict[str, float]]:
     """By output, of outputs as a model gives them."""
-    return {name: _distance(dequantize(array, specs[name]), source[name]) for name, array in outputs.items()}
+    return {name: distance(dequantize(array, specs[name]), source[name]) for name, array in outputs.items()}
 
 
-def _distance(real: Array, source: Array) -> dict[str, float]:
+def distance(real: Array, source: Array) -> dict[str, float]:
     """How far the compressed model is from the float one on golden inputs: reported, seldom gated."""
     span = float(np.ptp(source)) or 1.0
     return {

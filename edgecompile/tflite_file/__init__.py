@@ -6,9 +6,11 @@ reading.py     bytes -> dataclasses, through the schema that ships with LiteRT
 writing.py     the schema's own objects, changed and written again; a signature, the order of inputs and outputs
 slimming.py    the same model in fewer bytes; layout.py: a FlatBuffers writer that stores equal parts once
 parts.py       what names, quantization, constants, metadata and the rest take in a file
+cutting.py     the beginning of a model as a model of its own
 checks.py      indices, quantization parameters, sizes of constants, order of operators
 """
 
+from edgecompile.tflite_file.cutting import cut
 from edgecompile.tflite_file.graph import (
     NamedSignature,
     Operator,
@@ -33,6 +35,7 @@ __all__ = [
     "Tensor",
     "TfliteModel",
     "bytes_by_part",
+    "cut",
     "in_order",
     "read",
     "slim",

@@ -6,9 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from running import run_cli
 
-from edgecompile.errors import BundleError, DataError, ModelError
+from edgecompile.errors import BundleError, DataError, DeviceError, ModelError
+from edgecompile.units import parse_cpus
 
 SHORT = ("--runs", "20", "--warmup", "2")
 
@@ -88,3 +92,26 @@ def test_empty_golden_inputs_are_a_damaged_bundle(digits_bundle: Path, tmp_path:
     done = run_cli("bench", "bundle", *SHORT, cwd=tmp_path)
     assert done.code == BundleError.exit_code, done.err
     assert "is damaged" in done.err
+
+
+@given(st.sets(st.integers(0, 300), min_size=1))
+def test_cpus_are_read_as_they_are_written(cpus: set[int]) -> None:
+    ordered = sorted(cpus)
+    starts = [n for n in ordered if n - 1 not in cpus]
+    ends = [n for n in ordered if n + 1 not in cpus]
+    text = ",".join(f"{a}-{b}" if a != b else str(a) for a, b in zip(starts, ends, strict=True))
+    assert parse_cpus(text) == parse_cpus(",".join(map(str, cpus))) == tuple(ordered)
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-1", "1-", "-1", "1,,2"])
+def test_what_names_no_cpus(text: str) -> None:
+    with pytest.raises(ValueError, match="expected CPUs such as"):
+        parse_cpus(text)
+
+
+def test_a_benchmark_keeps_to_the_cpus_that_are_named(digits_bundle: Path, tmp_path: Path) -> None:
+    done = run_cli("bench", digits_bundle, "--cpus", "0", "--json", *SHORT, cwd=tmp_path)
+    assert json.loads(done.out)[0]["environment"]["cpus"] == [0]
+    done = run_cli("bench", digits_bundle, "--cpus", "9000", *SHORT, cwd=tmp_path)
+    assert done.code == DeviceError.exit_code
+    assert "can't keep to CPUs [9000]" in done.err

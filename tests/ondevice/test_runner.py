@@ -16,9 +16,12 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edgecompile.devices.base import BenchCandidate, BenchJob, statistics
+from edgecompile.devices.benchmark import benchmark
 from edgecompile.devices.local import LocalDevice
+from edgecompile.devices.matching import best_target
 from edgecompile.errors import DeviceError
 from edgecompile.ondevice import runner
+from edgecompile.target import family
 
 RUNNER = Path(runner.__file__)
 KWS = "models/mlperf_tiny/kws/kws_ref_model.tflite"
@@ -48,7 +51,10 @@ def test_the_file_is_python_3_8_and_needs_nothing_of_ours() -> None:
             roots |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             roots.add((node.module or "").split(".")[0])
-    assert roots - sys.stdlib_module_names == {"numpy", "ai_edge_litert", "tflite_runtime"}
+    assert roots - sys.stdlib_module_names == {
+        "numpy",
+        "tensorrt",
+    }  # of which the second is loaded for its engines alone
 
 
 def test_benchmark_events(data: Path, tmp_path: Path) -> None:
@@ -139,7 +145,7 @@ def test_run_with_a_signature_and_with_a_custom_operator(data: Path, tmp_path: P
     [
         ({"model": "none.tflite"}, None, "no such model file"),
         ({"model": "job.json"}, None, "can't be loaded"),
-        ({"engine": "abacus"}, None, "unknown engine 'abacus', expected 'litert'"),
+        ({"engine": "abacus"}, None, "unknown engine 'abacus', expected one of ['litert', 'tensorrt']"),
         (
             {},
             {"input_1": np.zeros((2, 5, 10, 1), np.int8)},
@@ -171,7 +177,7 @@ def test_a_job_that_lacks_something(tmp_path: Path) -> None:
 def test_facts_of_another_machine(tmp_path: Path) -> None:
     """A Raspberry Pi's files: part numbers become names, the board names itself, milli- becomes degrees."""
     files = {
-        "proc/cpuinfo": "processor: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0b\n",
+        "proc/cpuinfo": "processor: 0\nFeatures\t: fp asimd asimddp\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n",
         "proc/meminfo": "MemTotal:        8388608 kB\n",
         "sys/firmware/devicetree/base/model": "Raspberry Pi 5 Model B\0",
         "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
@@ -192,6 +198,39 @@ def test_facts_of_another_machine(tmp_path: Path) -> None:
     assert facts["memory_mb"] == 8192
 
 
+L4T_CPU = """processor\t: 0
+model name\t: ARMv8 Processor rev 1 (v8l)
+Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU part\t: 0xd42
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        ("NVIDIA Jetson Orin Nano Developer Kit", "jetson-orin-nano"),
+        ("NVIDIA Orin NX Developer Kit", "jetson-orin-nx"),
+        ("NVIDIA Jetson Orin NX Engineering Reference Developer Kit", "jetson-orin-nx"),
+        ("NVIDIA Jetson AGX Orin Developer Kit", "jetson-agx-orin"),
+        ("NVIDIA Jetson Nano Developer Kit", "jetson-nano"),
+        ("NVIDIA Jetson Xavier NX Developer Kit", "jetson-xavier-nx"),
+        ("Jetson-AGX", None),  # Xavier, of which there is no target
+    ],
+)
+def test_jetsons_are_known_by_their_own_names(tmp_path: Path, model: str, target: str | None) -> None:
+    """And not by the number of cores, which a power mode changes, nor by a name that all ARM processors have."""
+    for name, content in {"proc/cpuinfo": L4T_CPU, "sys/firmware/devicetree/base/model": f"{model}\0"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    facts = runner.facts(tmp_path / "sys", tmp_path / "proc")
+    assert facts["cpu"] == f"{model}, Cortex-A78AE"
+    assert facts["nvidia"]["jetson"] == model
+    found = best_target({**facts, "machine": "aarch64", "memory_mb": 7620}, family("jetson"))
+    assert (found.id if found else None) == target
+
+
 def test_local_device(data: Path) -> None:
     seen: list[tuple[int, int]] = []
     job = BenchJob(
@@ -201,16 +240,16 @@ def test_local_device(data: Path) -> None:
         runs=5,
     )
     device = LocalDevice()
-    result = device.benchmark(job, lambda done, total: seen.append((done, total)))
+    result = benchmark(device, job, lambda done, total: seen.append((done, total)))
     assert list(result.candidates) == ["x", "b"]
     assert all(len(times.times_ms) == 5 for times in result.candidates.values())
     assert seen[-1] == (6, 6)
     assert len(result.cpus) == 1
     assert result.before["cpu"] == result.after["cpu"] == device.facts().details["cpu"]
     identity = device.facts().identity
-    assert identity == f"{platform.machine()}/{result.before['cpu']}/{os.cpu_count()}"
+    assert identity.startswith(f"{platform.machine()}/{result.before['cpu']}/{os.cpu_count()}/")
     # The same kernels on the same samples: the digest repeats from run to run.
-    again = device.benchmark(job, lambda *_: None)
+    again = benchmark(device, job, lambda *_: None)
     assert again.candidates["b"].outputs_sha256 == result.candidates["b"].outputs_sha256
 
 
@@ -219,7 +258,7 @@ def test_local_device_names_the_candidate_that_fails(data: Path, tmp_path: Path)
     damaged.write_bytes((data / KWS).read_bytes()[:5000])
     job = BenchJob((BenchCandidate("bad", damaged),), {"": keywords(data, 1)})
     with pytest.raises(DeviceError, match="bad: the model can't be loaded"):
-        LocalDevice().benchmark(job, lambda *_: None)
+        benchmark(LocalDevice(), job, lambda *_: None)
 
 
 def test_an_interrupt_leaves_nothing_running(data: Path) -> None:
@@ -232,7 +271,7 @@ def test_an_interrupt_leaves_nothing_running(data: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        LocalDevice().benchmark(job, interrupt)
+        benchmark(LocalDevice(), job, interrupt)
     assert children.read_text() == before
 
 

@@ -1,0 +1,47 @@
+"""TensorRT on a Jetson: the compressed model as ONNX, and the engine that the board's own trtexec makes of it.
+
+The ONNX is made and checked on this machine; the engine, only where a board is named, on that board, because an engine
+works on the kind of GPU and with the version of TensorRT that built it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from edgecompile.artifact import Artifact
+from edgecompile.backends.base import Candidate
+from edgecompile.backends.tensorrt.runner import OnnxRunner
+from edgecompile.target import Target
+
+PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
+FP16, INT8 = "fp16", "int8"
+# {precision: role of the artifact's file that its engine is built from} (stages/onnx_form.py)
+GRAPHS = {FP16: "onnx", INT8: "onnx-int8"}
+
+
+class TensorRt:
+    on_board = True
+
+    def unavailable_reason(self, target: Target) -> str | None:
+        if target.gpu is None:
+            return f"target {target.id} has no NVIDIA GPU: leave it out of --backends, or take --target jetson"
+        missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+        if missing:
+            return f"{', '.join(missing)} not installed (pip install 'edgecompile[onnx]', or --backends litert)"
+        return None
+
+    def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]:
+        """What the engines will be built from: half precision, and int8 where the artifact has a graph with ranges."""
+        del target, threads  # the GPU has its own
+        return [
+            Candidate(f"tensorrt-{precision}", "tensorrt", artifact.files[role], 1, {"precision": precision})
+            for precision, role in GRAPHS.items()
+            if role in artifact.files
+        ]
+
+    def open(self, candidate: Candidate) -> OnnxRunner:
+        """The graph by ONNX Runtime; the engine itself runs on its board alone."""
+        return OnnxRunner(candidate.model)
+
+
+BACKEND = TensorRt()

@@ -1,0 +1,106 @@
+"""A .tflite as an ONNX graph that TensorRT takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgecompile.backends.tensorrt.repairs import give_back_biases, spell_out_gelu
+from edgecompile.errors import ConversionError, UnsupportedLayerError
+from edgecompile.loaders.interpreter import own_signature
+from edgecompile.tflite_file import read
+
+OPSET = 13  # the newest that TensorRT 8.2 takes, which is the last for the first Jetson Nano
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+_ZERO_POINT = 2  # the input that holds it
+_SHOWN = 80  # characters of a name: converters join those of all that they fused
+
+
+def export(model: Path, out: Path) -> None:
+    """Write the graph of `model` to `out`: its sizes fixed to the file's, its inputs and outputs named as the file's
+    signature names them.
+
+    Errors: ConversionError with tf2onnx's reason; UnsupportedLayerError for a graph with zero points other than 0.
+    """
+    import onnx
+    import tf2onnx
+
+    file = read(model)
+    try:
+        proto, _ = tf2onnx.convert.from_tflite(str(model), opset=OPSET)
+    except Exception as problem:  # tf2onnx has no class of its own for what it can't convert
+        raise ConversionError(
+            f"tf2onnx refused the model: {problem}", hint="--backends litert leaves TensorRT out"
+        ) from problem
+    spell_out_gelu(proto.graph)
+    give_back_biases(proto.graph, file)
+    check_symmetric(proto)
+    signature, main = own_signature(file), file.main
+    for values, indices, specs in (
+        (proto.graph.input, main.inputs, signature.inputs),
+        (proto.graph.output, main.outputs, signature.outputs),
+    ):
+        tensors = [main.tensors[index].name for index in indices]
+        for value in values:
+            spec = specs[tensors.index(value.name)]
+            _fix_shape(value, spec.shape)
+            _rename(proto.graph, value.name, spec.name)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as problem:
+        raise ConversionError(
+            f"tf2onnx made a graph that is no valid ONNX: {problem}", hint="--backends litert leaves TensorRT out"
+        ) from problem
+    onnx.save(proto, str(out))
+
+
+def check_symmetric(proto: Any) -> None:
+    """UnsupportedLayerError where the graph has a zero point other than 0, or unsigned integers.
+
+    TensorRT's integers are symmetric: it refuses such a graph, and some versions computed with zero points ignored.
+    """
+    from onnx import numpy_helper
+
+    constants = {each.name: each for each in proto.graph.initializer}
+    constants |= {
+        node.output[0]: node.attribute[0].t
+        for node in proto.graph.node
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value"
+    }
+    for node in proto.graph.node:
+        if node.op_type not in _QUANTIZERS or len(node.input) <= _ZERO_POINT or not node.input[_ZERO_POINT]:
+            continue
+        constant = constants.get(node.input[_ZERO_POINT])
+        points = None if constant is None else numpy_helper.to_array(constant)
+        if points is None or points.any() or points.dtype.kind == "u":
+            what = "one that isn't constant" if points is None else f"{points.dtype} {points.ravel()[0]}"
+            raise UnsupportedLayerError(
+                f"{node.op_type} {node.name[:_SHOWN]!r} has a zero point other than int8 0 ({what}): TensorRT's "
+                "integers are symmetric, those of a TFLite model are not",
+                hint="give the float model, with --recipe int8 for integers; or --backends litert",
+            )
+
+
+def _fix_shape(value: Any, shape: tuple[int, ...]) -> None:
+    """tf2onnx leaves the batch free; an engine of a fixed size is the faster one."""
+    sizes = value.type.tensor_type.shape.dim
+    for size, wanted in zip(sizes, shape, strict=True):
+        size.ClearField("dim_param")
+        size.dim_value = abs(wanted)
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    """A tensor, wherever the graph speaks of it. One that has the new name already gets another."""
+    if old == new:
+        return
+    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    if new in names:
+        _rename(graph, new, f"{new}_inner")
+    for node in graph.node:
+        for words in (node.input, node.output):
+            for index, word in enumerate(words):
+                if word == old:
+                    words[index] = new
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        if value.name == old:
+            value.name = new

@@ -1,0 +1,237 @@
+"""A board behind a connection: a folder of ours on it, the files that are there by their content, and a runtime.
+
+    <cache folder of the board>/edgecompile/board-v1/
+      files/<digest>/<name>      what was sent
+      runtimes/<digest>/         wheels, unpacked
+      scratch/<random>/          what a run reads and writes, until it is done
+      lock                       held during a benchmark
+
+Nothing else is written there, and `clean` removes all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgecompile.artifact import sha256_file
+from edgecompile.cache import Cache
+from edgecompile.devices import provision
+from edgecompile.devices.base import DeviceFacts, Process, Progress, identity
+from edgecompile.devices.connection import Connection, output
+from edgecompile.errors import ConnectionFailedError, DeviceError, EdgecompileError, ProvisioningError
+from edgecompile.manifest import EMULATED, MEASURED, SIMULATED
+from edgecompile.ondevice import runner
+
+PROVISIONED, SYSTEM = "provisioned", "system"
+RUNTIMES = (PROVISIONED, SYSTEM)
+_UNPACKED = 4  # times a wheel's size that its content takes, at most
+_SPARE_MB = 50
+_SHORT = 5.0  # seconds
+# Unpacks wheels into a folder that is there whole or not at all; another command may be about the same. argv: folder,
+# wheels.
+_UNPACK = """
+import os, shutil, sys, tempfile, zipfile
+folder, wheels = sys.argv[1], sys.argv[2:]
+part = tempfile.mkdtemp(dir=os.path.dirname(folder))
+try:
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(part)
+    os.chmod(part, 0o755)
+    os.rename(part, folder)
+except OSError:
+    if not os.path.isdir(folder):
+        raise
+finally:
+    shutil.rmtree(part, ignore_errors=True)
+"""
+_FOLDER = '"${XDG_CACHE_HOME:-$HOME/.cache}"/edgecompile'
+
+
+class Board:
+    """connect: opens a connection; once more where one was cut while a result was on its way.
+
+    runtime: "provisioned" brings one along where it isn't there yet, "system" takes the board's own.
+
+    emulated: figures are numbers of instructions. sysfs_root: a tree in place of the board's /sys; what comes of it is
+    simulated.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        name: str,
+        cache: Cache,
+        runtime: str = PROVISIONED,
+        *,
+        emulated: bool = False,
+        sysfs_root: str | None = None,
+        over: str = "SSH",
+    ) -> None:
+        self._connect, self._name, self._cache, self._runtime = connect, name, cache, runtime
+        self._connection, self._closed = connect(), False
+        self._label = EMULATED if emulated else SIMULATED if sysfs_root else MEASURED
+        self._sysfs_root, self._over = sysfs_root or "/sys", over
+        self._facts: dict[str, Any] | None = None
+        self._python: tuple[str, ...] | None = None
+        self._sent: set[str] = set()
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._closed = True
+        self._connection.close()
+
+    def facts(self) -> DeviceFacts:
+        if self._facts is None:
+            self._facts = self._ask()
+        found = self._facts
+        name = f"{found['cpu']} x{found['cores']} ({self._name})"
+        runtime, where = f"LiteRT ({self._runtime} runtime)", f"in a fresh process on {self._name}, over {self._over}"
+        return DeviceFacts(identity(found), name, found, self._label, runtime, where, self._sysfs_root)
+
+    def put(self, path: Path, report: Progress = lambda *_: None) -> str:
+        return self._put(path, PurePosixPath(self.facts().details["cache"]), report)
+
+    def get(self, remote: str, path: Path) -> None:
+        try:
+            self._connection.get(PurePosixPath(remote), path)
+        except ConnectionFailedError:
+            if self._closed:
+                raise
+            # What was computed there is worth another try, which goes on where this one ended.
+            self._connection.close()
+            self._connection = self._connect()
+            self._connection.get(PurePosixPath(remote), path)
+
+    def lend(self, path: Path) -> str:
+        there = self.scratch(path.name)
+        self._connection.put(path, PurePosixPath(there))
+        return there
+
+    def discard(self, remote: str) -> None:
+        with suppress(EdgecompileError):  # the board may be gone
+            output(self._connection, self._name, ["rm", "-rf", "--", str(PurePosixPath(remote).parent)], quiet=_SHORT)
+
+    def conditions(self) -> Mapping[str, Any]:
+        found = self.facts().details
+        own = [found["runtime"], found["runtime_version"]]
+        return {
+            "runtime": own if self._runtime == SYSTEM else self._wheels().id,
+            "governor": found["governor"],
+            "power_mode": (found["nvidia"] or {}).get("power_mode"),
+            "sysfs_root": self._sysfs_root,
+        }
+
+    @property
+    def lock(self) -> str:
+        return f"{self.facts().details['cache']}/lock"
+
+    def scratch(self, name: str) -> str:
+        folder = f"{self.facts().details['cache']}/scratch/{secrets.token_hex(8)}"
+        self._output(["mkdir", "-p", "--", folder])
+        return f"{folder}/{name}"
+
+    def exec(self, argv: Sequence[str]) -> Process:
+        return self._connection.exec(argv)
+
+    def forward(self, port: int) -> int:
+        return self._connection.forward(port)
+
+    def python(self) -> tuple[str, ...]:
+        if self._python is None:
+            self._python = self._system() if self._runtime == SYSTEM else self._provisioned()
+        return self._python
+
+    def clean(self) -> str:
+        """Remove all that edgecompile ever wrote there; the folder that it was in. Works on a full disk, and without
+        Python."""
+        ours = f"{_FOLDER}/{runner.BOARD_FOLDER}"
+        parent = f"{{ rmdir -- {_FOLDER} 2> /dev/null || true; }}"
+        return _last(self._output(["sh", "-c", f"rm -rf -- {ours} && echo {ours} && {parent}"]))
+
+    def _output(self, argv: Sequence[str]) -> str:
+        return output(self._connection, self._name, argv)
+
+    # -- Python
+
+    def _ask(self) -> dict[str, Any]:
+        """The runner's facts, by the board's plain Python."""
+        version = self._plain("import sys; print('.'.join(map(str, sys.version_info[:2])))")
+        if not re.fullmatch(r"\d+\.\d+", version):
+            raise DeviceError(f"{self._name} answered {version[:200]!r}, expected the version of its Python")
+        if tuple(int(part) for part in version.split(".")) < provision.OLDEST_PYTHON:
+            wanted = ".".join(map(str, provision.OLDEST_PYTHON))
+            raise ProvisioningError(
+                f"{self._name} has Python {version}, {wanted} or newer is needed", hint="a newer python3 on the board"
+            )
+        folder = self._plain("import os; print(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'))")
+        there = self._put(Path(runner.__file__), PurePosixPath(folder, "edgecompile", runner.BOARD_FOLDER))
+        said = self._output(["python3", "-s", there, "--facts", self._sysfs_root])
+        try:
+            found: dict[str, Any] = json.loads(_last(said))
+        except ValueError:
+            raise DeviceError(f"{self._name} answered {said[-200:]!r}, expected its facts") from None
+        return found
+
+    def _plain(self, code: str) -> str:
+        try:
+            return _last(self._output(["python3", "-s", "-c", code]))
+        except DeviceError as problem:
+            raise ProvisioningError(
+                f"{self._name} has no usable python3: {problem.message}",
+                hint="install one there (Python 3.8 or newer, nothing else is needed)",
+            ) from None
+
+    def _system(self) -> tuple[str, ...]:
+        found = self.facts().details
+        if not found["runtime"]:
+            raise ProvisioningError(
+                f"{self._name} has no ai-edge-litert and no tflite-runtime of its own",
+                hint="--runtime provisioned brings one along",
+            )
+        return ("python3",)
+
+    def _wheels(self) -> provision.Wheels:
+        return provision.wheels(provision.Platform.of(self.facts().details, self._name), self._cache)
+
+    def _provisioned(self) -> tuple[str, ...]:
+        found, chosen = self.facts().details, self._wheels()
+        folder = f"{found['cache']}/runtimes/{chosen.id}"
+        if self._plain(f"import os; print(os.path.isdir({folder!r}))") != "True":
+            needed = chosen.bytes * (1 + _UNPACKED) // (1 << 20) + _SPARE_MB
+            if found["disk_free_mb"] is not None and found["disk_free_mb"] < needed:
+                raise ProvisioningError(
+                    f"{self._name} has {found['disk_free_mb']:,} MiB free under {found['cache']}, a runtime takes up "
+                    f"to {needed:,}",
+                    hint="make space, or set XDG_CACHE_HOME there to a folder on a larger disk",
+                )
+            sent = [self.put(path) for path in chosen.files]
+            self._output(["mkdir", "-p", "--", f"{found['cache']}/runtimes"])
+            self._output(["python3", "-s", "-c", _UNPACK, folder, *sent])
+        return ("env", f"PYTHONPATH={folder}", "PYTHONDONTWRITEBYTECODE=1", "python3", "-s")
+
+    # -- files
+
+    def _put(self, path: Path, root: PurePosixPath, report: Progress = lambda *_: None) -> str:
+        there = root / "files" / sha256_file(path)[:32] / path.name
+        if str(there) not in self._sent:
+            if not self._connection.has(there, path.stat().st_size):
+                self._connection.put(path, there, report)
+            self._sent.add(str(there))
+        return str(there)
+
+
+def _last(said: str) -> str:
+    """The last line: a board's shell may greet before it does what it was asked."""
+    return (said.splitlines() or [""])[-1]

@@ -1,0 +1,106 @@
+"""The compressed model as ONNX, for engines that are built on boards: in float, and in symmetric int8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+from edgecompile import compare
+from edgecompile.artifact import TFLITE, Artifact
+from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
+from edgecompile.backends.tensorrt.graph import export
+from edgecompile.backends.tensorrt.integers import quantize
+from edgecompile.backends.tensorrt.runner import OnnxRunner
+from edgecompile.errors import ConversionError
+from edgecompile.ondevice.runner import load_inputs, save_arrays
+from edgecompile.quantization.calibration import draw
+from edgecompile.stages.base import NOTHING, REPRESENTATIVE, Context, Outcome
+from edgecompile.stages.evaluate import golden_inputs
+
+_TOOLS = ("tf2onnx", "onnx", "onnxruntime")
+GRAPH = "onnx"  # the role of the file with the graph
+EXPECTED = "expected"  # of that with the outputs that an engine of it shall give for the golden inputs
+
+
+def tools() -> tuple[str, ...]:
+    """The packages that are installed: they belong to the keys of these stages, and to those of no other."""
+    return tuple(f"{name} {version(name)}" for name in _TOOLS)
+
+
+@dataclass(frozen=True)
+class OnnxForm:
+    """The float graph. `expected` are LiteRT's own outputs; ConversionError where ONNX Runtime gives others."""
+
+    name: ClassVar[str] = "onnx"
+    accepts: ClassVar[Mapping[str, str]] = {TFLITE: TFLITE}
+    judged: ClassVar[bool] = False
+    tensorflow: ClassVar[bool] = True  # tf2onnx loads it
+    needs: ClassVar[str] = NOTHING
+    uses: ClassVar[frozenset[str]] = frozenset({"task"})
+
+    tools: tuple[str, ...]
+
+    def run(self, artifact: Artifact, ctx: Context) -> Outcome:
+        path, expected = ctx.out / "model.onnx", ctx.out / "expected.npz"
+        export(artifact.model, path)
+        inputs = golden_inputs(ctx.task, artifact.signature, ctx.seed)
+        reference = LiteRtRunner(artifact.model, REFERENCE).run(inputs)
+        xnnpack = LiteRtRunner(artifact.model, XNNPACK).run(inputs)
+        given = OnnxRunner(path).run(inputs)
+        verdicts = {
+            name: compare.parity(given[name], array, xnnpack[name], None, floats=True)
+            for name, array in reference.items()
+        }
+        for name, verdict in verdicts.items():
+            if not verdict.passed:
+                raise ConversionError(
+                    f"the ONNX graph's output {name!r} is {verdict.relative:.2g} of its range from LiteRT's, allowed "
+                    f"{verdict.tolerance / verdict.range:.2g}",
+                    hint="report it with the model; --backends litert leaves TensorRT out",
+                )
+        save_arrays(expected, reference)
+        worst = max(verdict.max_abs for verdict in verdicts.values())
+        metrics: dict[str, Any] = {
+            "bytes": path.stat().st_size,
+            "max_abs": worst,
+            "parity": {name: asdict(verdict) for name, verdict in verdicts.items()},
+        }
+        note = f"ONNX Runtime's outputs differ from LiteRT's by at most {worst:.2g}"
+        return Outcome(TFLITE, {GRAPH: path, EXPECTED: expected}, artifact.signature, metrics, (note,))
+
+
+@dataclass(frozen=True)
+class OnnxInt8:
+    """The float graph of `OnnxForm` in symmetric int8, its ranges from training samples.
+
+    `expected` are its own outputs by ONNX Runtime: how good these are, the accuracy gate says.
+    """
+
+    name: ClassVar[str] = "onnx-int8"
+    accepts: ClassVar[Mapping[str, str]] = {TFLITE: TFLITE}
+    judged: ClassVar[bool] = False
+    tensorflow: ClassVar[bool] = False
+    needs: ClassVar[str] = REPRESENTATIVE
+    uses: ClassVar[frozenset[str]] = frozenset({"task"})
+
+    tools: tuple[str, ...]
+    samples: int = 500
+
+    def run(self, artifact: Artifact, ctx: Context) -> Outcome:
+        path, expected = ctx.out / "model.onnx", ctx.out / "expected.npz"
+        quantize(artifact.files[GRAPH], draw(ctx, artifact.signature, self.samples), path)
+        given = OnnxRunner(path).run(golden_inputs(ctx.task, artifact.signature, ctx.seed))
+        save_arrays(expected, given)
+        floats = load_inputs(artifact.files[EXPECTED])
+        verdicts = {name: compare.half_parity(given[name], array) for name, array in floats.items()}
+        worst = max(verdict.max_abs for verdict in verdicts.values())
+        alike = min(verdict.cosine for verdict in verdicts.values())
+        metrics: dict[str, Any] = {
+            "bytes": path.stat().st_size,
+            "max_abs": worst,
+            "parity": {name: asdict(verdict) for name, verdict in verdicts.items()},
+        }
+        note = f"its outputs differ from the float graph's by at most {worst:.2g} (cosine similarity {alike:.4f})"
+        return Outcome(TFLITE, {GRAPH: path, EXPECTED: expected}, artifact.signature, metrics, (note,))

@@ -1,0 +1,103 @@
+"""An OpenSSH server on loopback with keys and configuration of its own: a board that is this machine."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from edgecompile.devices.ssh import Address
+
+_SFTP = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server")
+
+
+def missing() -> str | None:
+    """The Debian package that a server needs and that isn't installed."""
+    if not (shutil.which("sshd") or Path("/usr/sbin/sshd").exists()):
+        return "openssh-server"
+    return None if shutil.which("ssh-keygen") else "openssh-client"
+
+
+class Sshd:
+    """Running until `stop`. `folder` holds all it needs; `address` lets the current user in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("host", "user", "stranger"):
+            if not (folder / name).exists():
+                subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        shutil.copy(folder / "user.pub", folder / "authorized_keys")
+        (folder / "authorized_keys").chmod(0o600)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.trust("host")
+        sftp = next(path for path in _SFTP if Path(path).exists())
+        settings = {
+            "Port": self.port,
+            "ListenAddress": "127.0.0.1",
+            "HostKey": folder / "host",
+            "PidFile": folder / "pid",
+            "AuthorizedKeysFile": folder / "authorized_keys",
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "PasswordAuthentication": "no",
+            "KbdInteractiveAuthentication": "no",
+            "PermitRootLogin": "prohibit-password",
+            "Subsystem": f"sftp {sftp}",
+        }
+        self._settings = [f"{name} {value}" for name, value in settings.items()]
+        self._environment = {"XDG_CACHE_HOME": str(folder / "home")}
+        self._configure()
+        self.start()
+
+    def _configure(self) -> None:
+        environment = " ".join(f"{name}={value}" for name, value in self._environment.items())
+        (self.folder / "config").write_text("\n".join([*self._settings, f"SetEnv {environment}"]) + "\n")
+
+    def set_environment(self, **variables: str) -> None:
+        """Of what runs over connections from now on."""
+        self._environment |= variables
+        self.stop()
+        self._configure()
+        self.start()
+
+    def use_internal_sftp(self) -> None:
+        """The server's own, which starts no shell; it counts from the next start."""
+        self._settings = ["Subsystem sftp internal-sftp" if s.startswith("Subsystem") else s for s in self._settings]
+
+    def trust(self, key: str) -> None:
+        kind, blob, *_ = (self.folder / f"{key}.pub").read_text().split()
+        (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {kind} {blob}\n")
+
+    @property
+    def address(self) -> Address:
+        return Address("127.0.0.1", getpass.getuser(), self.port, self.folder / "user", self.folder / "known_hosts")
+
+    def start(self) -> None:
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # where a server of root's puts its children
+        command = [shutil.which("sshd") or "/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "config")]
+        self._log = (self.folder / "log").open("ab")
+        self._process = subprocess.Popen(command, stderr=self._log, start_new_session=True)
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise RuntimeError((self.folder / "log").read_text())
+
+    def cut(self) -> None:
+        """End every connection there is, as a pulled cable does; new ones are let in."""
+        subprocess.run(["pkill", "-KILL", "-P", str(self._process.pid)], check=False)
+
+    def stop(self) -> None:
+        self.cut()
+        self._process.kill()
+        self._process.wait()
+        self._log.close()

@@ -1,0 +1,156 @@
+"""On an emulated ARM board without internet: provisioning, builds, verification, and a Jetson's stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from devices.jetson import stand_ins
+from running import Run, run_cli
+
+pytestmark = pytest.mark.board
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "arm-board"
+# Not a contributor's own board, which may be in use; kept, since making it takes a minute.
+FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecompile" / "arm-board-of-tests"
+LIBRARIES = {"sysfs": "/root", "trtexec": "/usr/src/tensorrt/bin", "tensorrt.py": "/usr/lib/python3/dist-packages"}
+
+
+class ArmBoard:
+    """The board, up and in an inventory of the tests' own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {"EDGECOMPILE_CONFIG": str(folder / "config")}
+        self.url = self._script("up").strip().splitlines()[-1]
+
+    def _script(self, *arguments: str, data: bytes | None = None) -> str:
+        command = [sys.executable, SCRIPT, "--folder", FOLDER, *arguments]
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(command, env=environment, input=data, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def shell(self, command: str, data: bytes | None = None) -> str:
+        return self._script("ssh", command, data=data)
+
+    def send(self, path: Path, folder: str) -> None:
+        archive = subprocess.run(["tar", "-c", "-C", path.parent, path.name], capture_output=True, check=True).stdout
+        self.shell(f"mkdir -p {folder} && tar -x --no-same-owner -C {folder}", archive)
+
+    def run(self, *arguments: str | Path) -> Run:
+        return run_cli(*arguments, cwd=self.folder, env=self.environment, timeout=1200)
+
+    def down(self) -> None:
+        self._script("down")
+
+
+@pytest.fixture(scope="module")
+def arm_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArmBoard]:
+    board = ArmBoard(tmp_path_factory.mktemp("arm-board"))
+    yield board
+    board.down()
+
+
+def test_it_comes_up_with_its_address_and_a_name(arm_board: ArmBoard) -> None:
+    assert arm_board.url.startswith("ssh://root@127.0.0.1:")
+    (entry,) = json.loads(arm_board.run("devices", "list", "--json").out)["devices"]
+    assert (entry["name"], entry["url"], entry["emulated"]) == ("arm-board", arm_board.url, True)
+    probed = arm_board.run("devices", "probe", "arm-board")
+    assert "Cortex-A76" in probed.out
+    assert "rpi5" in probed.out
+
+
+def test_it_has_no_internet(arm_board: ArmBoard) -> None:
+    code = "import socket; socket.create_connection(('192.0.2.1', 80), 3)"
+    assert "failed" in arm_board.shell(f'python3 -c "{code}" 2> /dev/null || echo failed')
+
+
+def medians(done: Run) -> dict[str, float]:
+    assert done.code == 0, done.err
+    return {f["of"]: f["value"] for g in json.loads(done.out) for f in g["figures"] if f["name"] == "latency_p50"}
+
+
+def test_a_runtime_is_brought_there_once_and_figures_repeat(arm_board: ArmBoard, data: Path) -> None:
+    model = data / "models/mlperf_tiny/kws/kws_ref_model.tflite"
+    options = ("--on", arm_board.url, "--kernels", "both", "--runs", "20", "--warmup", "3", "--json")
+    first = medians(arm_board.run("bench", model, *options))
+    ours = "/root/.cache/edgecompile/board-v1"
+    there = arm_board.shell(f"find {ours} -type f | sort")
+    done = arm_board.run("bench", model, *options)
+    assert arm_board.shell(f"find {ours} -type f | sort") == there  # nothing was brought twice
+    second = medians(done)
+    assert {f["label"] for g in json.loads(done.out) for f in g["figures"]} == {"emulated-instructions"}
+    for name, value in first.items():
+        assert second[name] == pytest.approx(value, rel=0.005)
+    xnnpack, builtin = (value for name, value in sorted(first.items(), key=lambda each: "builtin" in each[0]))
+    assert xnnpack < builtin
+    assert arm_board.shell("ls -A /root").split() == [".cache", ".ssh"]
+
+
+@pytest.fixture(scope="module")
+def resnet8(arm_board: ArmBoard, data: Path, cache_folder: Path) -> Path:
+    """The bundle of ResNet8 in int8, built for the board and measured there."""
+    del cache_folder
+    source = data / "models/mlperf_tiny/ic/pretrainedResnet.h5"
+    done = arm_board.run("build", source, "--data", "resnet8", "--recipe", "int8", "--on", "arm-board", "--out", "r8")
+    assert done.code == 0, done.err
+    assert "fewest instructions" in done.out
+    return arm_board.folder / "r8"
+
+
+def test_a_build_takes_the_engine_with_the_fewest_instructions(resnet8: Path) -> None:
+    manifest = json.loads((resnet8 / "manifest.json").read_text())
+    assert manifest["target"]["id"] == "rpi5"
+    measured = {c["id"]: c["latency_p50_ms"] for c in manifest["candidates"]}
+    assert set(measured) == {"litert-xnnpack", "litert-builtin"}
+    assert manifest["winner"]["id"] == min(measured, key=lambda name: measured[name])
+    labels = {f["label"] for f in manifest["figures"] if f["name"].startswith("latency")}
+    assert labels == {"emulated-instructions"}
+
+
+def test_a_second_run_counts_the_same(arm_board: ArmBoard, resnet8: Path) -> None:
+    manifest = json.loads((resnet8 / "manifest.json").read_text())
+    first = {c["id"].removeprefix("litert-"): c["latency_p50_ms"] for c in manifest["candidates"]}
+    done = arm_board.run("bench", resnet8, "--on", "arm-board", "--kernels", "both", "--runs", "20", "--json")
+    for name, value in medians(done).items():
+        assert value == pytest.approx(first[name.split()[-1]], rel=0.005)
+
+
+def test_outputs_there_are_bit_equal_with_the_reference_kernels(arm_board: ArmBoard, resnet8: Path) -> None:
+    done = arm_board.run("verify", resnet8, "--on", "arm-board", "--samples", "100")
+    assert done.code == 0, done.err + done.out
+    assert "100 samples: bit-equal" in done.out
+
+
+def test_a_jetsons_build_with_stand_ins(arm_board: ArmBoard, tmp_path: Path) -> None:
+    """The family's name, a project file, and an engine "built" there."""
+    (arm_board.folder / "edgecompile.toml").write_text('model = "digits"\ntarget = "jetson"\n')
+    before = arm_board.run("build", "--out", "unbuilt")
+    assert before.code == 0, before.err
+    stand_ins(tmp_path / "stub", "aarch64-linux-gnu-gcc")
+    for name, folder in LIBRARIES.items():
+        arm_board.send(tmp_path / "stub" / name, folder)
+    arm_board.send(tmp_path / "stub" / "tensorrt-10.3.0.dist-info", LIBRARIES["tensorrt.py"])
+    arm_board.send(tmp_path / "stub" / "libcudart.so", "/usr/local/cuda/lib64")
+    arm_board.send(arm_board.folder / "unbuilt" / "model.tflite", LIBRARIES["tensorrt.py"])
+    (entry,) = json.loads(arm_board.run("devices", "list", "--json").out)["devices"]
+    files = ("--identity", entry["identity"], "--known-hosts", entry["known_hosts"])
+    added = arm_board.run(
+        "devices", "add", "jetson", arm_board.url, *files, "--emulated", "--sysfs-root", "/root/sysfs"
+    )
+    assert added.code == 0, added.err
+    done = arm_board.run("build", "--on", "jetson", "--out", "built")
+    assert done.code == 0, done.err
+    assert "target jetson-orin-nano: what jetson is (NVIDIA Jetson Orin Nano" in done.err
+    manifest = json.loads((arm_board.folder / "built" / "manifest.json").read_text())
+    (engine,) = (c for c in manifest["candidates"] if c["backend"] == "tensorrt")
+    assert engine["passed"]
+    assert engine["latency_p50_ms"] > 0
+    assert {f["label"] for f in manifest["figures"] if f["name"] == "latency_p50"} == {"emulated-instructions"}

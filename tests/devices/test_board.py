@@ -1,0 +1,180 @@
+"""A board: what it tells, what it is given, and what runs there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from devices.sshd import Sshd
+
+from edgecompile.backends.litert import LiteRtRunner
+from edgecompile.cache import Cache
+from edgecompile.devices.base import BenchCandidate, BenchJob
+from edgecompile.devices.benchmark import benchmark, outputs
+from edgecompile.devices.board import Board
+from edgecompile.devices.local import LocalDevice
+from edgecompile.devices.provision import Platform
+from edgecompile.devices.ssh import SshConnection
+from edgecompile.errors import ConnectionFailedError, DeviceError, ProvisioningError
+from edgecompile.tflite_file import read
+
+
+def board(sshd: Sshd, runtime: str = "provisioned") -> Board:
+    return Board(lambda: SshConnection(sshd.address), "loopback", Cache(), runtime)
+
+
+def keywords(data: Path, **more: object) -> BenchJob:
+    model = data / "models/mlperf_tiny/kws/kws_ref_model.tflite"
+    x = np.random.default_rng(0).normal(size=(4, 49, 10, 1)).astype(np.float32)
+    return BenchJob((BenchCandidate("kws", model),), {"mfcc": x}, **{"warmup": 2, "runs": 5, **more})  # type: ignore[arg-type]
+
+
+def test_a_benchmark_there_gives_what_it_gives_here(sshd: Sshd, data: Path) -> None:
+    job = keywords(data)
+    here = benchmark(LocalDevice(), job, lambda *_: None)
+    seen: list[tuple[int, int]] = []
+    with board(sshd) as there:
+        found = benchmark(there, job, lambda done, total: seen.append((done, total)))
+        facts = there.facts()
+    assert found.candidates["kws"].outputs_sha256 == here.candidates["kws"].outputs_sha256
+    assert len(found.candidates["kws"].times_ms) == 5
+    assert seen[-1][0] == seen[-1][1]
+    assert found.before["runtime_version"] == here.before["runtime_version"]
+    assert facts.identity == LocalDevice().facts().identity
+    assert facts.name.endswith("(loopback)")
+    assert {path.name for path in (sshd.folder / "home").iterdir()} == {"edgecompile"}
+    runtimes = list((sshd.folder / "home/edgecompile/board-v1/runtimes").iterdir())
+    assert len(runtimes) == 1
+    before = {path: path.stat().st_mtime_ns for path in (sshd.folder / "home").rglob("*") if path.is_file()}
+    with board(sshd) as there:
+        benchmark(there, job, lambda *_: None)
+        after = {path: path.stat().st_mtime_ns for path in (sshd.folder / "home").rglob("*") if path.is_file()}
+        new = {path.name for path in set(after) - set(before)}
+        assert new == set()
+        assert {path: after[path] for path in before} == before  # nothing was sent twice
+        there.clean()
+    assert not (sshd.folder / "home/edgecompile").exists()
+
+
+def left(sshd: Sshd) -> list[str]:
+    """What runs from the board's folder, given some seconds to end."""
+    for _ in range(50):
+        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        found = [line.decode(errors="replace") for line in lines if str(sshd.folder / "home").encode() in line]
+        if not found:
+            return []
+        time.sleep(0.1)
+    return found
+
+
+def test_an_interrupt_leaves_nothing_running_there(sshd: Sshd, data: Path) -> None:
+    def interrupt(done: int, _: int) -> None:
+        if done > 10:
+            raise KeyboardInterrupt
+
+    with board(sshd) as there, pytest.raises(KeyboardInterrupt):
+        benchmark(there, keywords(data, runs=10_000_000), interrupt)
+    assert left(sshd) == []
+
+
+def test_a_cut_leaves_nothing_running_there(sshd: Sshd, data: Path) -> None:
+    def cut(done: int, _: int) -> None:
+        if done > 10:
+            sshd.cut()
+
+    there = board(sshd)
+    with pytest.raises(ConnectionFailedError, match="was cut"):
+        benchmark(there, keywords(data, runs=10_000_000), cut)
+    assert left(sshd) == []
+
+
+def test_a_runner_that_fails_there_says_so(sshd: Sshd, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"no model")
+    job = BenchJob((BenchCandidate("broken", broken),), {"x": np.zeros((1, 4), np.float32)})
+    with board(sshd) as there, pytest.raises(DeviceError, match=r"\(loopback\) failed: broken: "):
+        benchmark(there, job, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"python": "3.6.9", "machine": "aarch64", "glibc": "2.27"}, "has Python 3.6, 3.8 or newer"),
+        ({"python": "3.11.2", "machine": "aarch64", "glibc": None}, "has no glibc"),
+    ],
+)
+def test_a_board_that_no_wheel_can_serve(facts: dict[str, object], message: str) -> None:
+    with pytest.raises(ProvisioningError, match=message):
+        Platform.of(facts, "rpi")
+
+
+def test_tags_of_a_platform_are_those_its_glibc_takes() -> None:
+    tags = Platform((3, 11), "aarch64", 31).tags
+    assert tags[0] == "manylinux_2_31_aarch64"
+    assert "manylinux_2_17_aarch64" in tags
+    assert "manylinux_2_35_aarch64" not in tags
+
+
+def test_outputs_of_the_reference_kernels_are_those_of_here(sshd: Sshd, data: Path) -> None:
+    model = data / "models/mlperf_tiny/kws/kws_ref_model.tflite"
+    x = {"mfcc": np.random.default_rng(0).normal(size=(7, 49, 10, 1)).astype(np.float32)}
+    with board(sshd) as there:
+        found = outputs(there, {"id": "kws", "model": str(model), "reference": True}, x, lambda *_: None)
+        (array,) = found.values()
+        (own,) = (
+            LiteRtRunner(model, "reference").run({next(iter(read(model).signature.inputs)).name: x["mfcc"]}).values()
+        )
+        np.testing.assert_array_equal(array, own)
+        assert not list((sshd.folder / "home/edgecompile/board-v1/scratch").iterdir())
+    here = outputs(LocalDevice(), {"id": "kws", "model": str(model), "reference": True}, x, lambda *_: None)
+    np.testing.assert_array_equal(next(iter(here.values())), own)
+
+
+def test_the_script_for_hands_measures_what_we_measure(sshd: Sshd, data: Path) -> None:
+    """scripts/bench_over_ssh: plain ssh, the runner, and the board's own Python."""
+    script = Path(__file__).parents[2] / "scripts" / "bench_over_ssh"
+    options = f"-F none -i {sshd.folder / 'user'} -o UserKnownHostsFile={sshd.folder / 'known_hosts'}"
+    environment = {
+        "SSH": f"ssh {options} -p {sshd.port}", "SCP": f"scp -q {options} -P {sshd.port}",
+        "PYTHON": sys.executable, "RUNS": "5", "WARMUP": "1", "PATH": os.environ["PATH"],
+    }  # fmt: skip
+    model = data / "models/mlperf_tiny/kws/kws_ref_model.tflite"
+    done = subprocess.run([script, "127.0.0.1", model], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events if event["event"] != "progress"] == [
+        "facts", "init", "result", "facts", "end",
+    ]  # fmt: skip
+    assert len(next(event["times_ms"] for event in events if event["event"] == "result")) == 5
+    assert "0-kws_ref_model.tflite p50 " in done.stderr
+    without = subprocess.run([script, "127.0.0.1"], env=environment, capture_output=True, text=True, check=False)
+    assert (without.returncode, without.stdout) == (2, "")
+
+
+def test_a_result_that_was_cut_on_its_way_is_gone_on_with(sshd: Sshd, tmp_path: Path) -> None:
+    large, here = tmp_path / "large.bin", tmp_path / "here.bin"
+    large.write_bytes(os.urandom(80_000_000))
+    part = tmp_path / "here.bin.part"
+    sizes: list[int] = []
+
+    def cut() -> None:
+        while not part.exists() or part.stat().st_size < 5_000_000:
+            time.sleep(0.005)
+        sshd.cut()
+        sizes.append(part.stat().st_size)
+
+    with board(sshd) as there:
+        cutter = threading.Thread(target=cut)
+        cutter.start()
+        there.get(str(large), here)
+        cutter.join()
+    assert here.read_bytes() == large.read_bytes()
+    assert not part.exists()
+    assert 0 < sizes[0] < 80_000_000
