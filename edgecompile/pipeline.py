@@ -199,7 +199,7 @@ def _layer_errors(
 
 
 def _ids(baseline: Artifact, candidates: list[Candidate]) -> tuple[str, ...]:
-    described = [f"{c.id} {c.threads} {sorted(c.config.items())}" for c in candidates]
+    described = [f"{c.id} {c.threads} {sorted(c.config.items())} {sha256_file(c.model)}" for c in candidates]
     return (baseline.history[-1].key, *described)
 
 

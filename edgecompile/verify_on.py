@@ -16,7 +16,7 @@ from edgecompile.backends.base import Candidate
 from edgecompile.data import DataSource
 from edgecompile.devices.base import Device
 from edgecompile.devices.benchmark import outputs
-from edgecompile.errors import DataError, MissingDependencyError
+from edgecompile.errors import BundleError, DataError, MissingDependencyError
 from edgecompile.first_parted import first_parted
 from edgecompile.gates import Check
 from edgecompile.job import now
@@ -131,7 +131,12 @@ class _Compared:
 
     def by_engine(self, x: Arrays) -> tuple[Arrays, Check]:
         """(the outputs there, the check)"""
-        if BACKENDS[self._promise.winner.backend].on_board:
+        backend = self._promise.winner.backend
+        if backend not in BACKENDS:
+            raise BundleError(
+                f"the winner's backend {backend!r} is none of this edgecompile", hint="a newer edgecompile"
+            )
+        if BACKENDS[backend].on_board:
             return self._by_built_engine(self._promise.winner, x)
         given, own, found = self._by_engine(self._promise.winner, x)
         if found.passed is False:

@@ -279,6 +279,19 @@ def test_one_lsb_of_noise_on_nothing_passes() -> None:
     assert compare.parity(nothing + np.int8(1), nothing, nothing + np.int8(1), 0.1, 0).passed
 
 
+def test_half_precision_fails_what_is_no_number_and_counts_equal_classes() -> None:
+    reference = np.linspace(-1, 1, 100, dtype=np.float32)
+    broken = reference.copy()
+    broken[3] = np.nan
+    assert compare.half_parity(reference, reference).passed
+    assert not compare.half_parity(broken, reference).passed
+    classes = np.arange(1000)
+    one_off = classes.copy()
+    one_off[0] = 999  # far off, as numbers: they are none
+    assert compare.half_parity(one_off, classes).passed
+    assert not compare.half_parity(classes[::-1].copy(), classes).passed
+
+
 def test_a_wrong_xnnpack_fails_with_class_numbers() -> None:
     classes = np.argmax(SCORES, axis=1)
     wrong = (classes + 1) % 10

@@ -103,6 +103,45 @@ def test_in_symmetric_int8(data: Path, tmp_path: Path) -> None:
         assert 0 < np.sqrt(np.mean(np.square(error))) < 0.15 * np.sqrt(np.mean(np.square(array)))
 
 
+def test_integers_without_a_zero_point_are_unsigned_to_onnx() -> None:
+    from onnx import TensorProto, helper
+
+    nodes = [helper.make_node("QuantizeLinear", ["x", "scale"], ["y"], name="q")]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    scale = helper.make_tensor("scale", TensorProto.FLOAT, [], [0.5])
+    with pytest.raises(UnsupportedLayerError, match="'q' has a zero point other than int8 0"):
+        check_symmetric(helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:], [scale])))
+
+
+def test_names_that_are_each_others(tmp_path: Path) -> None:
+    """A signature may call one input as the file calls the other."""
+    import tensorflow as tf
+
+    class Model(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((1, 4), tf.float32, "b"), tf.TensorSpec((1, 4), tf.float32, "a")])
+        def __call__(self, a: object, b: object) -> dict[str, object]:
+            return {"y": tf.nn.relu(a - 2 * b)}
+
+    model = Model()
+    signature = model.__call__.get_concrete_function()
+    file = tmp_path / "swapped.tflite"
+    tf.saved_model.save(model, str(tmp_path / "saved"), signatures=signature)
+    file.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert())
+    same(file, tmp_path / "swapped.onnx")
+
+
+def test_a_size_that_is_free_is_refused(tmp_path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    x = keras.Input((None, None, 3), name="x")
+    model = keras.Model(x, keras.layers.Conv2D(4, 3, name="y")(x))
+    file = tmp_path / "free.tflite"
+    file.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    with pytest.raises(UnsupportedLayerError, match="a size that is free"):
+        export(file, tmp_path / "free.onnx")
+
+
 @pytest.mark.parametrize("name", ["mlperf_tiny/ic/pretrainedResnet_quant.tflite", "mlperf_tiny/ad/ad01_int8.tflite"])
 def test_zero_points_are_refused(name: str, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedLayerError, match="zero point other than int8 0") as caught:

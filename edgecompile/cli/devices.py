@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgecompile.cli.tables import print_fields, print_table
+from edgecompile.errors import EdgecompileError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edgecompile.devices.inventory import Entry
 
@@ -148,10 +149,14 @@ def probe(device: str, as_json: bool) -> None:
     from edgecompile.devices.opening import open_board
     from edgecompile.target import load_target, target_ids
 
-    found = []
+    found, problems = [], []
     for entry in Inventory.load().resolve(device):
-        with open_board(entry) as board:
-            facts = board.facts()
+        try:
+            with open_board(entry) as board:
+                facts = board.facts()
+        except EdgecompileError as problem:
+            problems.append(problem)
+            continue
         best = best_target(facts.details, [load_target(name) for name in target_ids()])
         missing = lacking(load_target(entry.target), facts.details) if entry.target else []
         found.append((entry, facts, best.id if best else None, missing))
@@ -161,8 +166,7 @@ def probe(device: str, as_json: bool) -> None:
             for e, f, best, missing in found
         ]
         click.echo(json.dumps(documents, indent=1))
-        return
-    for entry, facts, best_id, missing in found:
+    for entry, facts, best_id, missing in [] if as_json else found:
         print_fields(_fields(entry, facts.details, best_id))
         if missing:
             click.echo(
@@ -170,6 +174,15 @@ def probe(device: str, as_json: bool) -> None:
                 f"code for it would die with SIGILL there." + (f" Take --target {best_id}." if best_id else ""),
                 err=True,
             )
+    _raise(problems)
+
+
+def _raise(problems: Sequence[EdgecompileError]) -> None:
+    """What boards of a group were in the way of; the others were served."""
+    for problem in problems[:-1]:
+        problem.show()
+    if problems:
+        raise problems[-1]
 
 
 def _fields(entry: Entry, facts: Mapping[str, Any], best: str | None) -> list[tuple[str, str]]:
@@ -224,7 +237,12 @@ def clean(device: str) -> None:
     from edgecompile.devices.inventory import Inventory
     from edgecompile.devices.opening import open_board
 
+    problems = []
     for entry in Inventory.load().resolve(device):
-        with open_board(entry) as board:
-            folder = board.clean()
-        click.echo(f"{entry.name}: {folder} is gone")
+        try:
+            with open_board(entry) as board:
+                folder = board.clean()
+            click.echo(f"{entry.name}: {folder} is gone")
+        except EdgecompileError as problem:
+            problems.append(problem)
+    _raise(problems)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edgecompile.devices.base import BenchJob, BenchResult, CandidateTimes, Device, Progress
+from edgecompile.devices.base import BenchJob, BenchResult, CandidateTimes, Device, Process, Progress
 from edgecompile.errors import DeviceError
 from edgecompile.ondevice import runner
 from edgecompile.task import Arrays
@@ -21,6 +23,7 @@ _TAIL = 1000
 # Seconds without any event after which a device is given up: a large model on a slow board takes its time to load.
 _QUIET = 900.0
 _FAILED = "see that the model runs here; `edgecompile devices clean` and the same again brings everything there anew"
+_FULL = "make space there, or set XDG_CACHE_HOME to a folder on a larger disk"
 _DIED = "a smaller model or fewer candidates (--backends) where memory ran out; a runtime of its own (--runtime system)"
 
 
@@ -120,11 +123,13 @@ def run_job(
         arrays, described = Path(scratch, "inputs.npz"), Path(scratch, "job.json")
         runner.save_arrays(arrays, dict(inputs))
         python, program = device.python(), device.put(Path(runner.__file__).absolute())
-        there = [device.lend(arrays)]
-        described.write_text(json.dumps({**job, "inputs": there[0], "lock": device.lock}), encoding="utf-8")
-        there.append(device.lend(described))
-        process = device.exec([*python, program, there[1]])
+        there: list[str] = []
+        process: Process | None = None
         try:
+            there.append(device.lend(arrays))
+            described.write_text(json.dumps({**job, "inputs": there[0], "lock": device.lock}), encoding="utf-8")
+            there.append(device.lend(described))
+            process = device.exec([*python, program, there[1]])
             ended = started = False
             for line in process.lines(_QUIET):
                 event = _event(line, started, device)
@@ -135,8 +140,10 @@ def run_job(
                     on_progress(event["done"], event["total"])
                 elif event["event"] == "error":
                     which = f"{event['id']}: " if event["id"] else ""
+                    full = os.strerror(errno.ENOSPC) in event["message"]
                     raise DeviceError(
-                        f"the runner on {device.facts().name} failed: {which}{event['message']}", hint=_FAILED
+                        f"the runner on {device.facts().name} failed: {which}{event['message']}",
+                        hint=_FULL if full else _FAILED,
                     )
                 elif event["event"] == "waiting":
                     on_wait()
@@ -144,7 +151,8 @@ def run_job(
                     yield event
             status = process.wait()
         finally:
-            process.kill()
+            if process is not None:
+                process.kill()
             for file in there:
                 device.discard(file)
     if status or not ended:

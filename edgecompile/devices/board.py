@@ -3,6 +3,7 @@
     <cache folder of the board>/edgecompile/board-v1/
       files/<digest>/<name>      what was sent
       runtimes/<digest>/         wheels, unpacked
+      lent/<digest>/<name>       on its way to scratch/
       scratch/<random>/          what a run reads and writes, until it is done
       lock                       held during a benchmark
 
@@ -11,7 +12,9 @@ Nothing else is written there, and `clean` removes all of it.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +54,9 @@ except OSError:
 finally:
     shutil.rmtree(part, ignore_errors=True)
 """
+_MOVE = 'mv -- "$1" "$2" && { rmdir -- "${1%/*}" 2> /dev/null || true; }'
+# Removes what runs left that a cut connection kept from tidying up, once it is old.
+_TIDY = 'for folder; do find "$folder" -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf -- {} + 2> /dev/null; done; true'
 _FOLDER = '"${XDG_CACHE_HOME:-$HOME/.cache}"/edgecompile'
 
 
@@ -81,6 +87,7 @@ class Board:
         self._facts: dict[str, Any] | None = None
         self._python: tuple[str, ...] | None = None
         self._sent: set[str] = set()
+        self._tidied = False
 
     def __enter__(self) -> Board:
         return self
@@ -115,8 +122,18 @@ class Board:
             self._connection.get(PurePosixPath(remote), path)
 
     def lend(self, path: Path) -> str:
+        # By its content first, so that a copy that was cut goes on; then aside, since it is to go when it was used.
+        sent = PurePosixPath(self.facts().details["cache"], "lent", sha256_file(path)[:32], path.name)
         there = self.scratch(path.name)
-        self._connection.put(path, PurePosixPath(there))
+        for again in (False, True):
+            self._connection.put(path, sent)
+            try:
+                self._output(["sh", "-c", _MOVE, "sh", str(sent), there])
+            except DeviceError:  # another command lent the same, and was first
+                if again:
+                    raise
+            else:
+                break
         return there
 
     def discard(self, remote: str) -> None:
@@ -126,10 +143,13 @@ class Board:
     def conditions(self) -> Mapping[str, Any]:
         found = self.facts().details
         own = [found["runtime"], found["runtime_version"]]
+        gpu = (found["nvidia"] or {}).get("clocks", {})
         return {
             "runtime": own if self._runtime == SYSTEM else self._wheels().id,
+            "clocks": [[cluster["governor"], cluster["limit_mhz"]] for cluster in found["clusters"]],
             "governor": found["governor"],
-            "power_mode": (found["nvidia"] or {}).get("power_mode"),
+            **{name: (found["nvidia"] or {}).get(name) for name in ("power_mode", "l4t")},
+            "held": sorted(name for name, clock in gpu.items() if clock["min_mhz"] == clock["max_mhz"]),
             "sysfs_root": self._sysfs_root,
         }
 
@@ -138,8 +158,12 @@ class Board:
         return f"{self.facts().details['cache']}/lock"
 
     def scratch(self, name: str) -> str:
-        folder = f"{self.facts().details['cache']}/scratch/{secrets.token_hex(8)}"
+        parent = f"{self.facts().details['cache']}/scratch"
+        folder = f"{parent}/{secrets.token_hex(8)}"
         self._output(["mkdir", "-p", "--", folder])
+        if not self._tidied:
+            self._tidied = True
+            self._output(["sh", "-c", _TIDY, "sh", parent, f"{self.facts().details['cache']}/lent"])
         return f"{folder}/{name}"
 
     def exec(self, argv: Sequence[str]) -> Process:
@@ -218,7 +242,15 @@ class Board:
                 )
             sent = [self.put(path) for path in chosen.files]
             self._output(["mkdir", "-p", "--", f"{found['cache']}/runtimes"])
-            self._output(["python3", "-s", "-c", _UNPACK, folder, *sent])
+            try:
+                self._output(["python3", "-s", "-c", _UNPACK, folder, *sent])
+            except DeviceError as problem:
+                if os.strerror(errno.ENOSPC) not in problem.message:
+                    raise
+                raise ProvisioningError(
+                    f"the disk of {self._name} became full while a runtime was unpacked under {found['cache']}",
+                    hint="make space, or set XDG_CACHE_HOME there to a folder on a larger disk",
+                ) from None
         return ("env", f"PYTHONPATH={folder}", "PYTHONDONTWRITEBYTECODE=1", "python3", "-s")
 
     # -- files

@@ -36,7 +36,10 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-def output(connection: Connection, where: str, argv: Sequence[str], quiet: float | None = None) -> str:
+_QUIET = 600.0  # seconds: to unpack a runtime onto a slow card takes its time
+
+
+def output(connection: Connection, where: str, argv: Sequence[str], quiet: float = _QUIET) -> str:
     """stdout of a command that ends by itself; DeviceError where it fails, or says nothing for `quiet` seconds."""
     process = connection.exec(argv)
     lines = list(process.lines(quiet))

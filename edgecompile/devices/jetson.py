@@ -12,7 +12,7 @@ from edgecompile.devices.matching import is_jetson
 from edgecompile.errors import DeviceError
 from edgecompile.ondevice import runner
 
-_SECONDS = 60.0
+_SECONDS = 180.0  # one that waits for another gives a sign of life every minute
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def is_jetson(facts: Mapping[str, Any]) -> bool:
     return bool((facts["nvidia"] or {}).get("jetson"))
 
 
-def _is_member(target: Target, facts: Mapping[str, Any]) -> bool:
+def is_member(target: Target, facts: Mapping[str, Any]) -> bool:
     """Whether a Jetson is the one that the target is, by the names that NVIDIA gives its boards in the device tree:
     "NVIDIA Jetson Orin Nano Developer Kit", "NVIDIA Orin NX Developer Kit"."""
     model = str((facts["nvidia"] or {}).get("jetson") or "")
@@ -44,7 +44,7 @@ def best_target(facts: Mapping[str, Any], targets: Iterable[Target]) -> Target |
         for t in targets
         if not t.local
         and t.cpu.arch == facts["machine"]
-        and (t.gpu is None or _is_member(t, facts))
+        and (t.gpu is None or is_member(t, facts))
         and "android" not in (t.cpu.mtriple or "")
         and not lacking(t, facts)
     ]

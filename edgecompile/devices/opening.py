@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,9 +13,10 @@ from edgecompile.devices.base import Device
 from edgecompile.devices.board import PROVISIONED, Board
 from edgecompile.devices.inventory import Entry, Inventory
 from edgecompile.devices.local import LocalDevice
-from edgecompile.devices.matching import best_target, lacking
+from edgecompile.devices.matching import best_target, is_jetson, is_member, lacking
 from edgecompile.devices.ssh import SshConnection
 from edgecompile.errors import DeviceError, TargetError
+from edgecompile.manifest import MEASURED
 from edgecompile.request import BuildRequest
 from edgecompile.target import family, load_target, target_ids
 
@@ -77,8 +79,26 @@ def device_for(
             chosen = best.id
             say(f"target {chosen}: what {entry.name} is ({facts['cpu']})")
         target = load_target(chosen)
-        if not target.local and target.cpu.arch != facts["machine"]:
-            raise TargetError(f"{entry.name} is {facts['machine']}, target {chosen} is {target.cpu.arch}")
+        arch = platform.machine() if target.local else target.cpu.arch
+        if arch != facts["machine"]:
+            raise TargetError(
+                f"{entry.name} is {facts['machine']}, target {chosen} is {arch}",
+                hint="`edgecompile devices probe` names the target that fits",
+            )
+        if request.max_latency_ms is not None and board.facts().label != MEASURED:
+            raise TargetError(
+                f"{entry.name}'s figures are {board.facts().label}: --max-latency can't be judged by those",
+                hint="name a board that measures, or leave --max-latency out",
+            )
+        shipped = chosen in target_ids()  # one of the user's own is what its file says
+        if shipped and target.gpu is not None and is_jetson(facts) and not is_member(target, facts):
+            raise TargetError(
+                f"{entry.name} is {facts['nvidia']['jetson']}, target {chosen} is {target.name}",
+                hint="--target jetson takes the member that the board is",
+            )
+        best = best_target(facts, [load_target(name) for name in target_ids()])
+        if shipped and not target.local and best is not None and best.id != chosen:
+            say(f"{entry.name} is more like target {best.id}: figures for {chosen} are what this board gives")
         if missing := lacking(target, facts):
             raise TargetError(
                 f"{entry.name} lacks {', '.join(missing)}, which code for {chosen} may use: it would die there",

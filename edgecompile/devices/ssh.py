@@ -7,11 +7,10 @@ the connection. One connection serves all that is done with the board.
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
-import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from edgecompile.artifact import sha256_file
+from edgecompile.devices.event_loop import EventLoop
 from edgecompile.errors import (
     ConnectionFailedError,
     DeviceError,
@@ -35,6 +35,7 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 60  # an emulated board, or one that swaps, takes its time
 _ALIVE_SECONDS, _ALIVE_MISSES = 15, 4
 _CHUNK = 256 * 1024
+_HASHED_SECONDS = 600.0  # of a large file, on a slow card
 _TAIL = 40  # lines of what a command wrote to stderr
 
 
@@ -85,7 +86,7 @@ class SshConnection:
     def __init__(self, address: Address) -> None:
         """Errors: ConnectionFailedError and HostKeyError, each with the command that helps."""
         self.address = address
-        self._loop = _Loop()
+        self._loop = EventLoop()
         try:
             self._ssh = self._run(lambda: _connect(address))
         except BaseException:
@@ -211,7 +212,7 @@ class SshConnection:
         )
 
     async def _digest(self, remote: str) -> str:
-        done = await self._ssh.run(shlex.join(["sha256sum", "--", remote]), check=True)
+        done = await self._ssh.run(shlex.join(["sha256sum", "--", remote]), check=True, timeout=_HASHED_SECONDS)
         last = str(done.stdout).splitlines()[-1]  # a shell may have greeted before
         return last.split()[0].lstrip("\\")
 
@@ -241,6 +242,11 @@ class SshConnection:
                 f"copying to or from {self.address.host} failed: {problem.reason}",
                 hint="see whether its disk is full, and the folder ours to write",
             ) from None
+        except asyncssh.TimeoutError as problem:  # of one of our commands
+            raise DeviceTimeoutError(
+                f"{problem.command} on {self.address.host} took longer than {_HASHED_SECONDS:.0f} s",
+                hint="look at the board's storage",
+            ) from None
         except asyncssh.ProcessError as problem:
             raise DeviceError(f"{problem.command} on {self.address.host} failed: {problem}") from None
 
@@ -261,7 +267,10 @@ class SshProcess:
         stdout: asyncssh.SSHReader[str] = self._process.stdout
 
         async def line() -> str:
-            return await asyncio.wait_for(stdout.readline(), quiet)
+            parts: list[str] = []
+            while not parts or (parts[-1] and not parts[-1].endswith("\n")):  # a long line comes in pieces
+                parts.append(await asyncio.wait_for(stdout.readline(), quiet))
+            return "".join(parts)
 
         while True:
             try:
@@ -283,7 +292,7 @@ class SshProcess:
         """Its exit status; minus a signal's number where that ended it, -1 for one without a number."""
         import signal
 
-        self._connection._run(self._process.wait)
+        self._connection._run(lambda: self._process.wait(timeout=_HASHED_SECONDS))
         with suppress(Exception):  # the end of stderr is told where there is one
             self._drained.result(_ALIVE_SECONDS)
         if self._process.exit_signal is not None:
@@ -301,55 +310,6 @@ class SshProcess:
     def errors(self) -> str:
         """The end of what it wrote to stderr."""
         return "\n".join(self._tail).strip()
-
-
-class _Loop:
-    """An event loop in a thread."""
-
-    def __init__(self) -> None:
-        self._loop, self._closed = asyncio.new_event_loop(), False
-        self._thread = threading.Thread(target=self._loop.run_forever, name="ssh", daemon=True)
-        self._thread.start()
-
-    def start(self, what: Callable[[], Awaitable[T]]) -> Future[T]:
-        async def call() -> T:
-            return await what()
-
-        return asyncio.run_coroutine_threadsafe(call(), self._loop)
-
-    def run(self, what: Callable[[], Awaitable[T]]) -> T:
-        if self._closed:
-            raise ConnectionFailedError("the connection is closed")
-        future = self.start(what)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-        except CancelledError:
-            raise ConnectionFailedError("the connection was closed") from None
-
-    def call(self, what: Callable[[], object]) -> None:
-        """Without waiting for it."""
-        if not self._closed:
-            self._loop.call_soon_threadsafe(what)
-
-    def close(self) -> None:
-        """What is still waited for is cancelled."""
-        if self._closed:
-            return
-        self._closed = True
-
-        async def end() -> None:
-            mine = asyncio.current_task()
-            for task in asyncio.all_tasks():
-                if task is not mine:
-                    task.cancel()
-            await asyncio.sleep(0)
-            self._loop.stop()
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop)
-        self._thread.join(5)
 
 
 async def _connect(address: Address) -> asyncssh.SSHClientConnection:
@@ -399,9 +359,16 @@ def _host_key_error(address: Address, problem: str) -> HostKeyError:
     except ValueError as unread:
         return HostKeyError(f"{path} can't be read: {unread}", hint="mend that line, or remove it")
     entry = host if port == 22 else f"[{host}]:{port}"
+    asked = re.search(r"for host (\S+)", problem)  # on the way there may be others, each with a key of its own
+    if asked and asked[1] not in (host, found.host, address.host):
+        return HostKeyError(
+            f"on the way to {address.url}: {problem}",
+            hint=f"`ssh {shlex.quote(asked[1])}` once: it shows the key's fingerprint, and what is wrong with it",
+        )
     if known:
         return HostKeyError(
-            f"the host key of {address.url} is another than {path} has: a board set up anew, or somebody in between",
+            f"the host key of {address.url} is another than {path} has ({problem}): a board set up anew, "
+            "or somebody in between",
             hint=f"if the board was set up anew: ssh-keygen -f {shlex.quote(str(path))} -R {shlex.quote(entry)}, then "
             f"`{address.command()}` once",
         )

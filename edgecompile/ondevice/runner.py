@@ -205,17 +205,19 @@ def disk_free_mb(folder: Path) -> int | None:
 
 
 def clusters(sysfs: Path) -> list[Json]:
-    """CPUs that share a clock: {"cpus": [0, 1], "governor", "cur_mhz", "max_mhz"}."""
+    """CPUs that share a clock: {"cpus": [0, 1], "governor", "cur_mhz", "max_mhz", "limit_mhz": what it is kept to}."""
     found = []
     for policy in sorted((sysfs / "devices/system/cpu/cpufreq").glob("policy*")):
         cpus = [int(word) for word in (text(policy / "related_cpus") or "").split()]
         current, most = number(policy / "scaling_cur_freq"), number(policy / "cpuinfo_max_freq")
+        limit = number(policy / "scaling_max_freq")
         found.append(
             {
                 "cpus": cpus,
                 "governor": text(policy / "scaling_governor"),
                 "cur_mhz": None if current is None else current / 1000.0,
                 "max_mhz": None if most is None else most / 1000.0,
+                "limit_mhz": None if limit is None else limit / 1000.0,
             }
         )
     return found
@@ -1151,6 +1153,11 @@ def main(path: Path) -> int:
         return 1
     except MemoryError:
         emit("error", id=None, message="out of memory")
+        return 1
+    except BrokenPipeError:  # nobody listens any more
+        return 1
+    except OSError as error:
+        emit("error", id=None, message=str(error))
         return 1
     emit("end")
     return 0

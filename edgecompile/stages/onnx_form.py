@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 from edgecompile import compare
@@ -13,7 +13,7 @@ from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
 from edgecompile.backends.tensorrt.graph import export
 from edgecompile.backends.tensorrt.integers import quantize
 from edgecompile.backends.tensorrt.runner import OnnxRunner
-from edgecompile.errors import ConversionError
+from edgecompile.errors import ConversionError, MissingDependencyError
 from edgecompile.ondevice.runner import load_inputs, save_arrays
 from edgecompile.quantization.calibration import draw
 from edgecompile.stages.base import NOTHING, REPRESENTATIVE, Context, Outcome
@@ -26,7 +26,12 @@ EXPECTED = "expected"  # of that with the outputs that an engine of it shall giv
 
 def tools() -> tuple[str, ...]:
     """The packages that are installed: they belong to the keys of these stages, and to those of no other."""
-    return tuple(f"{name} {version(name)}" for name in _TOOLS)
+    try:
+        return tuple(f"{name} {version(name)}" for name in _TOOLS)
+    except PackageNotFoundError as missing:
+        raise MissingDependencyError(
+            f"{missing.name} is not installed as a package of that name", hint="pip install 'edgecompile[onnx]'"
+        ) from None
 
 
 @dataclass(frozen=True)

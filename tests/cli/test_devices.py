@@ -101,6 +101,31 @@ def test_probe_tells_what_a_board_is_and_what_it_lacks(config: Path, sshd: Sshd)
     assert [path.name for path in (home / "edgecompile").iterdir()] == ["stages"]
 
 
+def test_a_group_is_probed_and_cleaned_without_the_one_that_is_down(config: Path, sshd: Sshd) -> None:
+    add(config, sshd, "loop")
+    devices(config, "add", "dead", "ssh://127.0.0.1:1")
+    devices(config, "group", "farm", "dead", "loop")
+    for command, said in (("probe", "loop (ssh://"), ("clean", "loop: ")):
+        done = devices(config, command, "farm")
+        assert done.code == ConnectionFailedError.exit_code
+        assert "ssh://127.0.0.1:1 can't be reached" in done.err
+        assert said in done.out
+
+
+def test_a_target_that_the_board_is_not_is_refused(config: Path, sshd: Sshd) -> None:
+    """And a limit that the board's figures can't be judged by, before any work."""
+    add(config, sshd, "loop", "--sysfs-root", "/sys")
+    for options, message in (
+        (("--target", "rpi4"), "loop is x86_64, target rpi4 is aarch64"),
+        (("--target", "host", "--max-latency", "5ms"), "figures are simulated: --max-latency can't be judged"),
+    ):
+        done = run_cli(
+            "build", "digits", "--on", "loop", *options, cwd=config.parent, env={"EDGECOMPILE_CONFIG": str(config)}
+        )
+        assert done.code == TargetError.exit_code, done.err
+        assert message in done.err
+
+
 def test_a_bench_on_several_boards_goes_on_without_one(config: Path, sshd: Sshd, data: Path) -> None:
     add(config, sshd, "loop")
     devices(config, "add", "dead", "ssh://127.0.0.1:1")

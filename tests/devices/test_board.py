@@ -153,9 +153,47 @@ def test_the_script_for_hands_measures_what_we_measure(sshd: Sshd, data: Path) -
         "facts", "init", "result", "facts", "end",
     ]  # fmt: skip
     assert len(next(event["times_ms"] for event in events if event["event"] == "result")) == 5
-    assert "0-kws_ref_model.tflite p50 " in done.stderr
+    assert "0 kws_ref_model.tflite p50 " in done.stderr
+    (sshd.folder / ".bashrc").write_text("echo '** Welcome **'\n")
+    sshd.use_internal_sftp()
+    sshd.set_environment(HOME=str(sshd.folder))
+    again = subprocess.run([script, "127.0.0.1", model], env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
     without = subprocess.run([script, "127.0.0.1"], env=environment, capture_output=True, text=True, check=False)
     assert (without.returncode, without.stdout) == (2, "")
+
+
+def test_inputs_that_were_cut_on_their_way_are_gone_on_with(sshd: Sshd, tmp_path: Path) -> None:
+    """And what a run left that could not tidy up is removed once it is old."""
+    inputs = tmp_path / "inputs.npz"
+    inputs.write_bytes(os.urandom(40_000_000))
+    ours = sshd.folder / "home/edgecompile/board-v1"
+
+    def cut() -> None:
+        while not (parts := list(ours.glob("lent/*/inputs.npz.part"))) or parts[0].stat().st_size < 5_000_000:
+            time.sleep(0.002)
+        sshd.cut()
+
+    with board(sshd) as there:
+        there.facts()
+        cutter = threading.Thread(target=cut)
+        cutter.start()
+        with pytest.raises(ConnectionFailedError, match="was cut"):
+            there.lend(inputs)
+        cutter.join()
+    (part,) = ours.glob("lent/*/inputs.npz.part")
+    begun = part.stat()
+    (left_over,) = (ours / "scratch").iterdir()
+    week_ago = time.time() - 7 * 86400
+    os.utime(left_over, (week_ago, week_ago))
+    with board(sshd) as there:
+        lent = Path(there.lend(inputs))
+        assert lent.read_bytes() == inputs.read_bytes()
+        assert lent.stat().st_ino == begun.st_ino  # the same file, gone on with
+        assert not left_over.exists()
+        there.discard(str(lent))
+    assert not list((ours / "scratch").iterdir())
+    assert not list((ours / "lent").iterdir())
 
 
 def test_a_result_that_was_cut_on_its_way_is_gone_on_with(sshd: Sshd, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from edgecompile.devices.benchmark import benchmark
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import DeviceError, DeviceTimeoutError, ProvisioningError
 
-TOOLS = ("sh", "bash", "env", "mkdir", "rm", "sha256sum", "sed")
+TOOLS = ("sh", "bash", "env", "mkdir", "mv", "rm", "sha256sum", "sed")
 
 
 @pytest.fixture

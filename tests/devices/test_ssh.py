@@ -62,6 +62,14 @@ def test_words_arrive_as_they_are(sshd: Sshd) -> None:
             output(board, "loopback", ["sh", "-c", "exit 2"])
 
 
+def test_a_line_of_many_megabytes_arrives_whole(sshd: Sshd) -> None:
+    """A result's times are one line, longer than the library's window after long runs."""
+    code = "import sys; sys.stdout.write('x' * 5_000_000 + chr(10) + 'end' + chr(10))"
+    with SshConnection(sshd.address) as board:
+        lines = list(board.exec(["python3", "-c", code]).lines(60))
+    assert [len(lines[0]), *lines[1:]] == [5_000_000, "end"]
+
+
 def test_a_file_arrives_whole_and_what_was_cut_goes_on(sshd: Sshd, tmp_path: Path) -> None:
     source, there = tmp_path / "model.bin", tmp_path / "board" / "deep" / "model.bin"
     source.write_bytes(os.urandom(3_000_000))

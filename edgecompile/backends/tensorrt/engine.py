@@ -20,7 +20,7 @@ from edgecompile.cache import Cache, write_file
 from edgecompile.devices.base import Device, statistics
 from edgecompile.devices.benchmark import how
 from edgecompile.errors import DeviceError, ProvisioningError
-from edgecompile.job import now
+from edgecompile.job import now, tool_versions
 from edgecompile.manifest import Figure
 from edgecompile.ondevice import runner
 from edgecompile.stages.base import Progress
@@ -82,13 +82,15 @@ def build(
             hint="sudo apt install tensorrt there (JetPack has it), or --backends litert",
         )
     version, precision = nvidia.get("tensorrt"), str(candidate.config["precision"])
-    mode = device.conditions().get("power_mode")
-    key = sha256_json([facts.identity, facts.label, mode, version, sha256_file(candidate.model), precision])[:32]
+    words = command("trtexec", "graph", precision, "engine", "times", "cache")
+    graph, ours = sha256_file(candidate.model), tool_versions()["edgecompile"]
+    key = sha256_json([facts.identity, facts.label, device.conditions(), version, graph, words, ours])[:32]
     engine, told = (cache.root / "engines" / f"{key}{suffix}" for suffix in (".plan", ".json"))
     if again or not (engine.is_file() and told.is_file()):
         date = now()
         times = _build(candidate.model, precision, device, nvidia["trtexec"], engine, report)
-        write_file(told, json.dumps({"times_ms": times, "date": date, "device": facts.name}))
+        by = facts.executed_on(f"trtexec of TensorRT {version}" if version else "trtexec")
+        write_file(told, json.dumps({"times_ms": times, "date": date, "device": facts.name, "executed_on": by}))
         cached = False
     else:
         cached = True
@@ -97,7 +99,6 @@ def build(
     ready = dataclasses.replace(candidate, model=engine, config={**candidate.config, "version": version})
     kept = json.loads(told.read_text())
     found = statistics(kept["times_ms"])
-    how_ = facts.executed_on(f"trtexec of TensorRT {version}" if version else "trtexec")
     figures = tuple(
         Figure(
             name=f"latency_{name}",
@@ -109,7 +110,7 @@ def build(
             date=kept["date"],
             threads=1,
             runs=int(found["runs"]),
-            executed_on=how_,
+            executed_on=kept["executed_on"],
         )
         for name in ("p50", "p90", "p95", "p99", "mean", "std")
     )

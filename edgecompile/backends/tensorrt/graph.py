@@ -20,7 +20,8 @@ def export(model: Path, out: Path) -> None:
     """Write the graph of `model` to `out`: its sizes fixed to the file's, its inputs and outputs named as the file's
     signature names them.
 
-    Errors: ConversionError with tf2onnx's reason; UnsupportedLayerError for a graph with zero points other than 0.
+    Errors: ConversionError with tf2onnx's reason; UnsupportedLayerError for a graph with zero points other than 0, and
+    for sizes that are free, but for the batch.
     """
     import onnx
     import tf2onnx
@@ -36,15 +37,30 @@ def export(model: Path, out: Path) -> None:
     give_back_biases(proto.graph, file)
     check_symmetric(proto)
     signature, main = own_signature(file), file.main
+    found = []
     for values, indices, specs in (
         (proto.graph.input, main.inputs, signature.inputs),
         (proto.graph.output, main.outputs, signature.outputs),
     ):
-        tensors = [main.tensors[index].name for index in indices]
-        for value in values:
-            spec = specs[tensors.index(value.name)]
-            _fix_shape(value, spec.shape)
-            _rename(proto.graph, value.name, spec.name)
+        by_tensor = {main.tensors[index].name: spec for index, spec in zip(indices, specs, strict=True)}
+        if {value.name for value in values} != set(by_tensor):
+            names = ", ".join(value.name[:_SHOWN] for value in values)
+            raise ConversionError(
+                f"tf2onnx gave the graph other inputs or outputs than the model's: {names}",
+                hint="--backends litert leaves TensorRT out",
+            )
+        found += [(value, by_tensor[value.name]) for value in values]
+    if shared := {t.name for t in signature.inputs} & {t.name for t in signature.outputs}:
+        raise UnsupportedLayerError(
+            f"an input and an output are both called {shared.pop()!r}, which ONNX can't have",
+            hint="--backends litert leaves TensorRT out",
+        )
+    # First to names that nothing else has: one's new name may be another's old one.
+    for number, (value, spec) in enumerate(found):
+        _fix_shape(value, spec.shape)
+        _rename(proto.graph, value.name, f"edgecompile_{number}")
+    for value, spec in found:
+        _rename(proto.graph, value.name, spec.name)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as problem:
@@ -59,8 +75,10 @@ def check_symmetric(proto: Any) -> None:
 
     TensorRT's integers are symmetric: it refuses such a graph, and some versions computed with zero points ignored.
     """
+    import numpy as np
     from onnx import numpy_helper
 
+    points: Any
     constants = {each.name: each for each in proto.graph.initializer}
     constants |= {
         node.output[0]: node.attribute[0].t
@@ -68,10 +86,15 @@ def check_symmetric(proto: Any) -> None:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value"
     }
     for node in proto.graph.node:
-        if node.op_type not in _QUANTIZERS or len(node.input) <= _ZERO_POINT or not node.input[_ZERO_POINT]:
+        if node.op_type not in _QUANTIZERS:
             continue
-        constant = constants.get(node.input[_ZERO_POINT])
-        points = None if constant is None else numpy_helper.to_array(constant)
+        if len(node.input) <= _ZERO_POINT or not node.input[_ZERO_POINT]:
+            if node.op_type == "DequantizeLinear":  # 0, of the type of what it is given, which a QuantizeLinear made
+                continue
+            points = np.zeros(1, np.uint8)  # as ONNX defines it
+        else:
+            constant = constants.get(node.input[_ZERO_POINT])
+            points = None if constant is None else numpy_helper.to_array(constant)
         if points is None or points.any() or points.dtype.kind == "u":
             what = "one that isn't constant" if points is None else f"{points.dtype} {points.ravel()[0]}"
             raise UnsupportedLayerError(
@@ -83,6 +106,11 @@ def check_symmetric(proto: Any) -> None:
 
 def _fix_shape(value: Any, shape: tuple[int, ...]) -> None:
     """tf2onnx leaves the batch free; an engine of a fixed size is the faster one."""
+    if any(size < 0 for size in shape[1:]):
+        raise UnsupportedLayerError(
+            f"{value.name[:_SHOWN]!r} has the shape {list(shape)}: a size that is free",
+            hint="fix it with --input-shape; or --backends litert",
+        )
     sizes = value.type.tensor_type.shape.dim
     for size, wanted in zip(sizes, shape, strict=True):
         size.ClearField("dim_param")

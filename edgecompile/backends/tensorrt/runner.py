@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgecompile.artifact import Signature, TensorInfo
-from edgecompile.errors import ConversionError, DataError
+from edgecompile.errors import ConversionError, DataError, MissingDependencyError
 from edgecompile.loaders.base import in_batches
 from edgecompile.task import Array
 
@@ -20,8 +20,12 @@ class OnnxRunner:
     """ConversionError where ONNX Runtime doesn't take the graph."""
 
     def __init__(self, model: Path, threads: int = 1) -> None:
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingDependencyError(
+                "ONNX Runtime is not installed", hint="pip install 'edgecompile[onnx]'"
+            ) from None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -59,4 +63,9 @@ class OnnxRunner:
 
 
 def _spec(value: Any) -> TensorInfo:
+    if value.type not in _DTYPES:
+        raise ConversionError(
+            f"tensor {value.name!r} of the graph is {value.type}, expected one of {', '.join(_DTYPES)}",
+            hint="--backends litert leaves TensorRT out",
+        )
     return TensorInfo(value.name, tuple(value.shape), _DTYPES[value.type])
