@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from devices.sshd import Sshd
 from devices.test_board import left
-from running import Run, run_cli, run_until
+from running import Run, command_lines, run_cli, run_until
 
 from edgecompile.errors import INTERRUPTED, ConnectionFailedError, DeviceError, TargetError
 
@@ -187,7 +187,7 @@ def test_a_board_that_stops_half_way_leaves_the_others_results(
 def until_it_runs(server: Sshd) -> None:
     """Until the runner is at work there."""
     for _ in range(600):
-        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        lines = command_lines()
         if any(str(server.folder).encode() in line and b"job.json" in line for line in lines):
             time.sleep(1)
             return

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from devices.sshd import Sshd
+from running import command_lines
 
 from edgecompile.backends.litert import LiteRtRunner
 from edgecompile.cache import Cache
@@ -66,7 +67,7 @@ def test_a_benchmark_there_gives_what_it_gives_here(sshd: Sshd, data: Path) -> N
 def left(sshd: Sshd) -> list[str]:
     """What runs from the board's folder, given some seconds to end."""
     for _ in range(50):
-        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        lines = command_lines()
         found = [line.decode(errors="replace") for line in lines if str(sshd.folder / "home").encode() in line]
         if not found:
             return []
