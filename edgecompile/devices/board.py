@@ -123,18 +123,21 @@ class Board:
 
     def lend(self, path: Path) -> str:
         # By its content first, so that a copy that was cut goes on; then aside, since it is to go when it was used.
-        sent = PurePosixPath(self.facts().details["cache"], "lent", sha256_file(path)[:32], path.name)
-        there = self.scratch(path.name)
-        for again in (False, True):
-            self._connection.put(path, sent)
+        # Where another command lends the same meanwhile, once more under a name that no other has.
+        digest, there = sha256_file(path), self.scratch(path.name)
+        for name in (digest[:32], f"{digest[:32]}-{secrets.token_hex(4)}"):
+            sent = PurePosixPath(self.facts().details["cache"], "lent", name, path.name)
+            alone = name != digest[:32]
             try:
+                self._connection.put(path, sent)
                 self._output(["sh", "-c", _MOVE, "sh", str(sent), there])
-            except DeviceError:  # another command lent the same, and was first
-                if again:
+            except DeviceError:
+                if alone:
                     raise
             else:
-                break
-        return there
+                if digest in _last(self._output(["sha256sum", "--", there])):
+                    return there
+        raise DeviceError(f"{path.name} arrived changed on {self._name}, twice", hint="look at the board's storage")
 
     def discard(self, remote: str) -> None:
         with suppress(EdgecompileError):  # the board may be gone

@@ -197,6 +197,28 @@ def test_inputs_that_were_cut_on_their_way_are_gone_on_with(sshd: Sshd, tmp_path
     assert not list((ours / "lent").iterdir())
 
 
+def test_two_commands_lend_the_same_at_once(sshd: Sshd, tmp_path: Path) -> None:
+    """Neither takes the other's away."""
+    inputs = tmp_path / "inputs.npz"
+    inputs.write_bytes(os.urandom(3_000_000))
+    lent: list[bytes] = []
+
+    def lend() -> None:
+        with board(sshd) as there:
+            for _ in range(5):
+                path = Path(there.lend(inputs))
+                lent.append(path.read_bytes())
+                there.discard(str(path))
+
+    threads = [threading.Thread(target=lend) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(lent) == 10
+    assert set(lent) == {inputs.read_bytes()}
+
+
 def test_a_result_that_was_cut_on_its_way_is_gone_on_with(sshd: Sshd, tmp_path: Path) -> None:
     large, here = tmp_path / "large.bin", tmp_path / "here.bin"
     large.write_bytes(os.urandom(80_000_000))
