@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, ClassVar
 
 from edgecompile import compare
@@ -66,13 +67,8 @@ class OnnxForm:
                     hint="report it with the model; --backends litert leaves TensorRT out",
                 )
         save_arrays(expected, reference)
-        worst = max(verdict.max_abs for verdict in verdicts.values())
-        metrics: dict[str, Any] = {
-            "bytes": path.stat().st_size,
-            "max_abs": worst,
-            "parity": {name: asdict(verdict) for name, verdict in verdicts.items()},
-        }
-        note = f"ONNX Runtime's outputs differ from LiteRT's by at most {worst:.2g}"
+        metrics = _metrics(path, verdicts)
+        note = f"ONNX Runtime's outputs differ from LiteRT's by at most {metrics['max_abs']:.2g}"
         return Outcome(TFLITE, {GRAPH: path, EXPECTED: expected}, artifact.signature, metrics, (note,))
 
 
@@ -100,12 +96,15 @@ class OnnxInt8:
         save_arrays(expected, given)
         floats = load_inputs(artifact.files[EXPECTED])
         verdicts = {name: compare.half_parity(given[name], array) for name, array in floats.items()}
-        worst = max(verdict.max_abs for verdict in verdicts.values())
-        alike = min(verdict.cosine for verdict in verdicts.values())
-        metrics: dict[str, Any] = {
-            "bytes": path.stat().st_size,
-            "max_abs": worst,
-            "parity": {name: asdict(verdict) for name, verdict in verdicts.items()},
-        }
+        metrics, alike = _metrics(path, verdicts), min(verdict.cosine for verdict in verdicts.values())
+        worst = metrics["max_abs"]
         note = f"its outputs differ from the float graph's by at most {worst:.2g} (cosine similarity {alike:.4f})"
         return Outcome(TFLITE, {GRAPH: path, EXPECTED: expected}, artifact.signature, metrics, (note,))
+
+
+def _metrics(graph: Path, verdicts: Mapping[str, compare.Parity]) -> dict[str, Any]:
+    return {
+        "bytes": graph.stat().st_size,
+        "max_abs": max(verdict.max_abs for verdict in verdicts.values()),
+        "parity": {name: asdict(verdict) for name, verdict in verdicts.items()},
+    }
