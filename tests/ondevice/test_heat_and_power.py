@@ -86,7 +86,6 @@ def test_energy_of_an_inference(data: Path, tmp_path: Path) -> None:
     assert energy["watts"] == energy["idle_watts"] == pytest.approx(3.0)
     assert energy["inferences"] > 10
     assert energy["mj"] == pytest.approx(3.0 * 1000 * 0.3 / energy["inferences"], rel=0.35)
-    assert energy["mj"] >= 3.0 * min(result["times_ms"])
 
 
 def quiet(at: float, latency: float, degrees: float) -> dict[str, Any]:
