@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgecompile.artifact import TFLITE, Signature
 from edgecompile.errors import ModelError
 from edgecompile.loaders.base import Array, LoadOptions, SourceModel, static_shapes, unique_names
@@ -44,11 +46,23 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
     signature = Signature(
         tuple(tensor_info(n, d, s) for n, d, s in zip(in_names, inputs, shapes, strict=True)),
         tuple(
-            tensor_info(n, d, tuple(int(v) for v in interpreter.get_tensor(d["index"]).shape))
-            for n, d in zip(out_names, outputs, strict=True)
+            tensor_info(n, d, shape)
+            for n, d, shape in zip(out_names, outputs, _output_shapes(path, interpreter), strict=True)
         ),
     )
     return TfliteSource(TFLITE, path, path, signature, ("a .tflite can't be trained",))
+
+
+def _output_shapes(path: Path, interpreter: Any) -> list[tuple[int, ...]]:
+    """As they are once the model ran, where some are known no earlier: zeros are numbers, and indices, that do."""
+    outputs = interpreter.get_output_details()
+    try:
+        return [tuple(interpreter.get_tensor(d["index"]).shape) for d in outputs]
+    except ValueError:
+        for detail in interpreter.get_input_details():
+            interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
+        guarded(path, interpreter.invoke)
+        return [tuple(interpreter.get_tensor(d["index"]).shape) for d in outputs]
 
 
 def _interpreter(path: Path) -> Any:

@@ -372,3 +372,9 @@ def test_transformer_of_the_real_world(data: Path, tmp_path: Path) -> None:
     (scores,) = source.predict({name: x}).values()
     again = loaders.load(source.save(tmp_path / "sst2"), PLAIN)
     np.testing.assert_array_equal(next(iter(again.predict({name: x}).values())), scores)
+
+
+def test_a_tflite_whose_output_has_no_size_before_it_runs(data: Path) -> None:
+    """Shapes inside of the transformer are computed by operators; its inputs are indices of words."""
+    source = loaders.load(data / "models/text/sst2_transformer_fp32.tflite", PLAIN)
+    assert [t.shape for t in source.signature.outputs] == [(1, 2)]
