@@ -151,6 +151,11 @@ class MissingDependencyError(EdgecompileError):
     summary = "a package that this command needs is not installed"
 
 
+class ToolchainError(EdgecompileError):
+    exit_code = 66
+    summary = "a compiler that this target needs is not installed"
+
+
 class DeviceError(EdgecompileError):
     exit_code = 61
     summary = "the runner failed on the device"

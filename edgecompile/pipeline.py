@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from edgecompile.request import BuildRequest, Plan, after, data_source, load_opt
 from edgecompile.session import Session
 from edgecompile.stages.evaluate import Baseline, Parity, Test, test_inputs
 from edgecompile.stages.layer_errors import LayerErrors
-from edgecompile.stages.sparse_form import SparseForm
 from edgecompile.task import Arrays
 
 _TIE = 0.03
@@ -76,12 +75,16 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     artifact = steps[-1] if steps else source
     gates.check_io(artifact.signature, made.io)
     uncompressed = _uncompressed(source, settings, session)
-    sparse = session.run(Job(SparseForm(), artifact, settings), announce=False)
+    forms_of = [
+        session.run(Job(stage, artifact, settings), announce=False)
+        for name in made.backends
+        for stage in BACKENDS[name].stages(made.target, made.threads)
+    ]
     forms = {}
     if on_board.needed(made.backends):
         calibrated = made.facts is not None and made.facts.train > 0
         forms = on_board.graphs(source, steps, settings, session, calibrated=calibrated)
-    runnable = artifact.replace(files={**artifact.files, **sparse.files, **on_board.files(forms)})
+    runnable = artifact.replace(files={**artifact.files, **_files(forms_of), **on_board.files(forms)})
     candidates = [
         candidate for name in made.backends for candidate in BACKENDS[name].compile(runnable, made.target, made.threads)
     ]
@@ -196,6 +199,10 @@ def _layer_errors(
         return None
     stage = LayerErrors(str(uncompressed.model), str(baseline.files["golden"]))
     return session.run(Job(stage, named, settings, depends=tuple(keys[1:])), announce=False)
+
+
+def _files(made: Iterable[Artifact]) -> dict[str, Path]:
+    return {role: path for artifact in made for role, path in artifact.files.items()}
 
 
 def _ids(baseline: Artifact, candidates: list[Candidate]) -> tuple[str, ...]:

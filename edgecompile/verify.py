@@ -175,7 +175,9 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
     if BACKENDS[promise.winner.backend].on_board:
         return reference, check("parity", None, f"not checked: {_ON_BOARD}")
     try:
-        given, known, scales = worker.call("the engine", engine_outputs, promise.winner, inputs, report=report)
+        given, known, scales = worker.call(
+            "the engine", engine_outputs, promise.winner, promise.model, inputs, report=report
+        )
         parity = _judge_parity(given, known, scales, stored, promise)
     except EdgecompileError as problem:
         parity = check("parity", False, problem.message)
@@ -215,7 +217,9 @@ def _judge_reference(
     """
     worst = {name: compare.parity(fresh[name], array, array, None) for name, array in stored.items()}
     if not promise.same_machine and not all(p.passed for p in worst.values()):
-        _, known, scales = worker.call("XNNPACK", engine_outputs, _litert(promise.model), inputs, report=report)
+        _, known, scales = worker.call(
+            "XNNPACK", engine_outputs, _litert(promise.model), promise.model, inputs, report=report
+        )
         for name, array in stored.items():
             if array.dtype.kind == "f":
                 worst[name] = compare.parity(fresh[name], array, known[name], scales[name])
@@ -335,12 +339,12 @@ def reference_outputs(model: Path, inputs: Mapping[str, Array], *, report: Repor
 
 
 def engine_outputs(
-    candidate: Candidate, inputs: Mapping[str, Array], *, report: Report
+    candidate: Candidate, model: Path, inputs: Mapping[str, Array], *, report: Report
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, float | None]]:
-    """(the candidate's outputs, XNNPACK's, scales of quantized outputs), by output."""
+    """(the candidate's outputs, XNNPACK's of `model`, the .tflite, scales of quantized outputs), by output."""
     del report
     given = BACKENDS[candidate.backend].open(candidate).run(inputs)
-    xnnpack = LiteRtRunner(candidate.model, XNNPACK)
+    xnnpack = LiteRtRunner(model, XNNPACK)
     return given, xnnpack.run(inputs), {name: xnnpack.scale(name) for name in given}
 
 

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Where each part of the source tree lies in the package.
 TREES = {"edgecompile": "edgecompile", "models": "edgecompile/models", "targets": "edgecompile/targets"}
-SHIPPED = {".py", ".toml", ".json", ".j2", ".typed"}
+SHIPPED = {".py", ".toml", ".json", ".j2", ".typed", ".c", ".h"}
 
 
 def packages() -> list[str]:

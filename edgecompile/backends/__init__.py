@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgecompile.backends import litert, tensorrt
+from edgecompile.backends import litert, tensorrt, tvm
 from edgecompile.backends.base import Backend
 
-BACKENDS: dict[str, Backend] = {"litert": litert.BACKEND, "tensorrt": tensorrt.BACKEND}
+BACKENDS: dict[str, Backend] = {"litert": litert.BACKEND, "tensorrt": tensorrt.BACKEND, "tvm": tvm.BACKEND}

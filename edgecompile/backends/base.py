@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgecompile.artifact import Artifact, TensorInfo
 from edgecompile.target import Target
 from edgecompile.task import Array
 
+if TYPE_CHECKING:
+    from edgecompile.stages.base import Stage
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run the model. `config` is what the runner on the device needs to know, JSON only."""
+    """One way to run the model. `config` is what the runner on the device needs to know, JSON only; with `exact` in it
+    the parity gate asks for the reference kernels' very integers."""
 
     id: str
     backend: str
@@ -61,6 +65,10 @@ class Backend(Protocol):
 
     def unavailable_reason(self, target: Target) -> str | None:
         """None where it can be used; else a sentence with the cure."""
+        ...
+
+    def stages(self, target: Target, threads: int) -> Sequence[Stage]:
+        """What is run on the final .tflite before `compile`, which finds their files in the artifact."""
         ...
 
     def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]: ...

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Artifact
 from edgecompile.backends.base import Candidate
@@ -11,6 +12,9 @@ from edgecompile.loaders.interpreter import Interpreted, own_signature
 from edgecompile.target import Target
 from edgecompile.task import Array
 from edgecompile.tflite_file import TfliteModel, read
+
+if TYPE_CHECKING:
+    from edgecompile.stages.base import Stage
 
 SPARSE_FILE = "sparse"  # the role of an artifact's file that has sparse weights (stages/sparse_form.py)
 XNNPACK, BUILTIN, REFERENCE = "xnnpack", "builtin", "reference"
@@ -23,6 +27,12 @@ class LiteRt:
     def unavailable_reason(self, target: Target) -> str | None:
         del target  # LiteRT runs everywhere, and is in the base install
         return None
+
+    def stages(self, target: Target, threads: int) -> Sequence[Stage]:
+        from edgecompile.stages.sparse_form import SparseForm
+
+        del target, threads
+        return (SparseForm(),)
 
     def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]:
         """XNNPACK, LiteRT's own kernels, and XNNPACK on the sparse form where the artifact has one."""

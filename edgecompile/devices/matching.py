@@ -8,7 +8,7 @@ from typing import Any
 from edgecompile.target import Target
 
 # LLVM's names of features (target files) by those of /proc/cpuinfo.
-_FEATURES = {
+FEATURES = {
     "+neon": ("asimd", "neon"),
     "+dotprod": ("asimddp",),
     "+fullfp16": ("asimdhp",),
@@ -22,7 +22,7 @@ _FEATURES = {
 def lacking(target: Target, facts: Mapping[str, Any]) -> list[str]:
     """CPU features that code for the target may use and that the board doesn't have: it would die with SIGILL."""
     has = set(facts["features"])
-    return [name for name in target.cpu.mattr if name in _FEATURES and not has.intersection(_FEATURES[name])]
+    return [name for name in target.cpu.mattr if name in FEATURES and not has.intersection(FEATURES[name])]
 
 
 def is_jetson(facts: Mapping[str, Any]) -> bool:

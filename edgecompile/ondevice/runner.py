@@ -707,6 +707,101 @@ class Tflite(Model):
         return {name: self.interpreter.get_tensor(details["index"]) for name, details in self.outputs}
 
 
+class Library:
+    """A model compiled to a shared library (edgecompile's backend tvm), which needs nothing but the C library.
+
+    known: what it tells of itself: {"inputs", "outputs": [{"name", "shape", "dtype", "scale", "zero_point"}], "arch",
+    "needs": features of the CPU, "steps": what each call is made of}. given, found: arrays that it reads and writes.
+    """
+
+    def __init__(self, path: Path, threads: int, features: list[str]) -> None:
+        try:
+            self._library = ctypes.CDLL(str(path.absolute()))
+        except OSError as error:
+            raise Failure(f"{path.name} can't be loaded: {error}") from None
+        for name in ("edgecompile_signature", "edgecompile_error"):
+            getattr(self._library, name).restype = ctypes.c_char_p
+        self._library.edgecompile_open.restype = ctypes.c_void_p
+        self.known: Json = json.loads(self._library.edgecompile_signature().decode("utf-8"))
+        missing = sorted(set(self.known["needs"]) - set(features))
+        if missing:
+            raise Failure("{} is compiled for CPUs with {}, which this one lacks".format(path.name, ", ".join(missing)))
+        self._model = ctypes.c_void_p(self._library.edgecompile_open(threads))
+        if not self._model:
+            raise Failure(f"{path.name} can't be opened: {self._said()}")
+        self.given, self._inputs = self._arrays(self.known["inputs"])
+        self.found, self._outputs = self._arrays(self.known["outputs"])
+
+    def run(self) -> None:
+        if self._library.edgecompile_run(self._model, self._inputs, self._outputs):
+            raise Failure("the library failed: " + self._said())
+
+    def profile(self, runs: int) -> list[float]:
+        """Seconds of each step, the mean of so many runs."""
+        seconds = (ctypes.c_double * len(self.known["steps"]))()
+        for _ in range(runs):
+            if self._library.edgecompile_profile(self._model, self._inputs, self._outputs, seconds):
+                raise Failure("the library failed: " + self._said())
+        return [each / runs for each in seconds]
+
+    def close(self) -> None:
+        self._library.edgecompile_close(self._model)
+
+    def _said(self) -> str:
+        return str(self._library.edgecompile_error().decode("utf-8", "replace"))
+
+    @staticmethod
+    def _arrays(specs: list[Json]) -> tuple[list[Any], Any]:
+        """Arrays that begin at multiples of 64 bytes, and pointers to them."""
+        arrays = []
+        for spec in specs:
+            dtype: Any = np.dtype(spec["dtype"])
+            size = int(np.prod(spec["shape"], dtype=np.int64)) * dtype.itemsize
+            room = np.zeros(size + 64, np.uint8)
+            start = -room.ctypes.data % 64
+            arrays.append(room[start : start + size].view(dtype).reshape(spec["shape"]))
+        return arrays, (ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in arrays])
+
+
+class Compiled(Model):
+    def __init__(self, candidate: Json, folder: Path, arrays: Arrays) -> None:
+        self.id = candidate["id"]
+        start = time.perf_counter()
+        try:
+            self.library = Library(
+                folder / candidate["model"], int(candidate.get("threads", 1)), cpu_features(Path("/proc"))
+            )
+        except Failure as error:
+            raise Failure(str(error), self.id) from None
+        self.init_ms = (time.perf_counter() - start) * 1e3
+        specs = self.library.known["inputs"]
+        arrays = self.take(arrays, [spec["name"] for spec in specs])
+        self.batch = int(specs[0]["shape"][0])
+        self.data = []
+        for index, spec in enumerate(specs):
+            array = arrays[spec["name"]]
+            if list(array.shape[1:]) != spec["shape"][1:]:
+                raise Failure(
+                    f"input {spec['name']!r}: the model expects samples of shape {spec['shape'][1:]}, received "
+                    f"{list(array.shape[1:])}",
+                    self.id,
+                )
+            details = {"dtype": spec["dtype"], "quantization": (spec["scale"], spec["zero_point"])}
+            self.data.append((self.library.given[index], as_input(array, details, spec["name"])))
+
+    def feed(self, index: int) -> None:
+        rows = self.rows(index)
+        for target, array in self.data:
+            np.copyto(target, array[rows])
+
+    def invoke(self) -> None:
+        self.library.run()
+
+    def read(self) -> Arrays:
+        specs = self.library.known["outputs"]
+        return {spec["name"]: self.library.found[index].copy() for index, spec in enumerate(specs)}
+
+
 class Cuda:
     """What an engine needs of CUDA's runtime library, so that no Python package of NVIDIA's is."""
 
@@ -840,7 +935,7 @@ class TensorRt(Model):
         return {name: host.copy() for name, (host, _) in self._outputs.items()}
 
 
-ENGINES = {"litert": Tflite, "tensorrt": TensorRt}
+ENGINES = {"litert": Tflite, "tensorrt": TensorRt, "tvm": Compiled}
 
 
 def load_model(candidate: Json, folder: Path, arrays: Arrays) -> Model:

@@ -58,7 +58,10 @@ def test_no_help_imports_a_heavy_library() -> None:
 
 def test_importing_any_module_leaves_the_heavy_libraries_alone() -> None:
     names = [module.name for module in pkgutil.walk_packages(edgecompile.__path__, "edgecompile.")]
-    names = [name for name in names if name != "edgecompile.__main__"]
+    # The compiler itself is written in TVM, and is imported where it compiles: in the worker.
+    own = "edgecompile.backends.tvm."
+    names = [name for name in names if name != "edgecompile.__main__" and not name.startswith(own)]
+    assert own.removesuffix(".") in names
     assert "edgecompile.stages.qat" in names
     arguments = [json.dumps(names), json.dumps(HEAVY)]
     done = subprocess.run([sys.executable, "-c", _EACH_MODULE, *arguments], capture_output=True, text=True, check=True)

@@ -145,7 +145,7 @@ def test_run_with_a_signature_and_with_a_custom_operator(data: Path, tmp_path: P
     [
         ({"model": "none.tflite"}, None, "no such model file"),
         ({"model": "job.json"}, None, "can't be loaded"),
-        ({"engine": "abacus"}, None, "unknown engine 'abacus', expected one of ['litert', 'tensorrt']"),
+        ({"engine": "abacus"}, None, "unknown engine 'abacus', expected one of ['litert', 'tensorrt', 'tvm']"),
         (
             {},
             {"input_1": np.zeros((2, 5, 10, 1), np.int8)},

@@ -7,11 +7,16 @@ works on the kind of GPU and with the version of TensorRT that built it.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Artifact
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.tensorrt.runner import OnnxRunner
 from edgecompile.target import Target
+
+if TYPE_CHECKING:
+    from edgecompile.stages.base import Stage
 
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 FP16, INT8 = "fp16", "int8"
@@ -29,6 +34,11 @@ class TensorRt:
         if missing:
             return f"{', '.join(missing)} not installed (pip install 'edgecompile[onnx]', or --backends litert)"
         return None
+
+    def stages(self, target: Target, threads: int) -> Sequence[Stage]:
+        """None: its graphs are made of the float model before it (on_board.py)."""
+        del target, threads
+        return ()
 
     def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]:
         """What the engines will be built from: half precision, and int8 where the artifact has a graph with ranges."""

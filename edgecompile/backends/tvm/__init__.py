@@ -1,0 +1,74 @@
+"""TVM: the .tflite compiled to a shared library, by operators and schedules of our own.
+
+Whatever imports TVM runs in the worker: an instruction that LLVM can't select ends the process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from edgecompile.artifact import Artifact
+from edgecompile.backends.base import Candidate
+from edgecompile.backends.tvm.isa import for_target
+from edgecompile.target import Target
+
+if TYPE_CHECKING:
+    from edgecompile.backends.tvm.runner import TvmRunner
+    from edgecompile.stages.base import Stage
+
+# Roles of an artifact's files (stages/compile_tvm.py): in XNNPACK's rounding, or float; in LiteRT's own.
+LIBRARY, REFERENCE_LIBRARY = "tvm", "tvm-reference"
+COMPILERS = {"x86_64": ("gcc", "gcc"), "aarch64": ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")}
+
+
+class Tvm:
+    on_board = False
+
+    def unavailable_reason(self, target: Target) -> str | None:
+        if importlib.util.find_spec("tvm") is None:
+            return "apache-tvm is not installed (pip install 'edgecompile[tvm]', or --backends litert)"
+        isa = for_target(target)
+        if isa is None:
+            return f"there is no code of ours for the processor of target {target.id}: leave it out of --backends"
+        if isa.arch != platform.machine():
+            return f"it compiles for the processors of this machine alone so far, and {target.id} is {isa.arch}"
+        name, package = COMPILERS[isa.arch]
+        if shutil.which(name) is None:
+            return f"there is no {name}, which links libraries for {isa.arch} (sudo apt install {package})"
+        return None
+
+    def stages(self, target: Target, threads: int) -> Sequence[Stage]:
+        from edgecompile.stages.compile_tvm import CompileTvm
+
+        isa = for_target(target)
+        assert isa is not None
+        return (CompileTvm.now(isa, threads),)
+
+    def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]:
+        """The library, and for a model with integers the one that is bit-exact with LiteRT's reference kernels."""
+        isa = for_target(target)
+        assert isa is not None
+        return [
+            Candidate(
+                role,
+                "tvm",
+                artifact.files[role],
+                threads,
+                {"instructions": isa.name, "version": version("apache-tvm"), "exact": role == REFERENCE_LIBRARY},
+            )
+            for role in (LIBRARY, REFERENCE_LIBRARY)
+            if role in artifact.files
+        ]
+
+    def open(self, candidate: Candidate) -> TvmRunner:
+        from edgecompile.backends.tvm.runner import TvmRunner
+
+        return TvmRunner(candidate.model, candidate.threads)
+
+
+BACKEND = Tvm()

@@ -1,0 +1,87 @@
+"""Arithmetic of quantized operators as TIR expressions, and the numbers that they need.
+
+Two modes. "reference" is what LiteRT's reference kernels compute, to the bit (Jacob et al., "Quantization and Training
+of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 2.2, in gemmlowp's rounding).
+"fast" is XNNPACK's: the scale in float32, then rounding half to even.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+FAST, REFERENCE = "fast", "reference"
+MODES = (FAST, REFERENCE)
+# Adding 1.5 * 2^23 to a float32 leaves the rounded integer in its lowest bits.
+_MAGIC, _MAGIC_BITS = 12582912.0, 0x4B400000
+
+Expr = Any  # tvm.tirx.PrimExpr; TVM has no types that mypy reads
+
+
+@dataclass(frozen=True)
+class Range:
+    """Integers as they are stored: real = scale * (stored - zero). low, high: what an activation leaves of them."""
+
+    scale: float
+    zero: int
+    low: int
+    high: int
+    dtype: str
+
+
+def i32(value: int) -> Expr:
+    return tirx.const(int(value), "int32")
+
+
+def i64(value: int) -> Expr:
+    return tirx.const(int(value), "int64")
+
+
+def f32(value: float) -> Expr:
+    return tirx.const(float(value), "float32")
+
+
+def multiplier(real: float) -> tuple[int, int]:
+    """(m, shift) with real = m * 2^(shift - 31), as LiteRT's QuantizeMultiplier gives it."""
+    if real == 0:
+        return 0, 0
+    fraction, shift = math.frexp(real)
+    m = math.floor(fraction * (1 << 31) + 0.5)
+    if m == 1 << 31:
+        m, shift = m // 2, shift + 1
+    return (0, 0) if shift < -31 else (m, shift)
+
+
+def scaled(x: Expr, m: Expr, shift: Expr) -> Expr:
+    """int32 x * m * 2^(shift - 31), rounded twice as LiteRT does: after the product, and after the shift right."""
+    left, right = tirx.max(shift, i32(0)), tirx.max(-shift, i32(0))
+    wide = (x << left).astype("int64") * m.astype("int64")
+    v = ((wide + i64(1 << 30)) >> i64(31)).astype("int32")
+    nudge = tirx.Select(right > i32(0), (i32(1) << tirx.max(right - i32(1), i32(0))) + (v >> i32(31)), i32(0))
+    return (v + nudge) >> right
+
+
+def high_product(a: Expr, b: Expr) -> Expr:
+    """The upper half of twice the product of two int32, rounded."""
+    return ((a.astype("int64") * b.astype("int64") + i64(1 << 30)) >> i64(31)).astype("int32")
+
+
+def scaled_once(x: Expr, m: Expr, shift: Expr) -> Expr:
+    """As `scaled`, rounded once over the whole shift, which LiteRT's FULLY_CONNECTED does."""
+    total = (i32(31) - shift).astype("int64")
+    wide = x.astype("int64") * m.astype("int64")
+    return ((wide + (i64(1) << (total - i64(1)))) >> total).astype("int32")
+
+
+def clamped(value: Expr, into: Range) -> Expr:
+    """An int32, without its zero point, as it is stored."""
+    return tirx.max(tirx.min(value + i32(into.zero), i32(into.high)), i32(into.low)).astype(into.dtype)
+
+
+def rounded(value: Expr, into: Range) -> Expr:
+    """A float32 in units of the scale, without its zero point, rounded half to even, as it is stored."""
+    kept = tirx.max(tirx.min(value, f32(into.high - into.zero)), f32(into.low - into.zero))
+    return (tirx.reinterpret("int32", kept + f32(_MAGIC)) - i32(_MAGIC_BITS - into.zero)).astype(into.dtype)

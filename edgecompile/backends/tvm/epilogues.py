@@ -1,0 +1,130 @@
+"""What happens to a sum before it is stored: bias, requantization, activation, and a residual that is added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from edgecompile.backends.tvm.arithmetic import (
+    FAST,
+    Expr,
+    Range,
+    clamped,
+    f32,
+    i32,
+    multiplier,
+    rounded,
+    scaled,
+    scaled_once,
+)
+from edgecompile.task import Array
+
+Indices = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """dtype: of what is stored. operands: what it reads beside the sum; the first `len(constants)` of them are
+    constants, padded to the stored channels. apply: (sum, channel, indices of the output) -> what is stored."""
+
+    dtype: str
+    operands: tuple[Any, ...]
+    constants: tuple[Array, ...]
+    apply: Callable[[Expr, Expr, Indices], Expr]
+
+
+def activated(value: Expr, activation: str) -> Expr:
+    """A float32 behind an activation that TFLite fuses."""
+    if activation in ("RELU", "RELU6"):
+        value = tirx.max(value, f32(0))
+    if activation == "RELU_N1_TO_1":
+        value = tirx.max(value, f32(-1))
+    if activation == "TANH":
+        return tirx.tanh(value)
+    limit = {"RELU6": 6.0, "RELU_N1_TO_1": 1.0}.get(activation)
+    return value if limit is None else tirx.min(value, f32(limit))
+
+
+def of_floats(bias: Array, activation: str, residual: tuple[tuple[int, ...], str] | None = None) -> Epilogue:
+    """bias: float32 [stored channels]. residual: (its shape, the activation behind the addition)."""
+    b = te.placeholder(bias.shape, "float32", "bias")
+    if residual is None:
+        return Epilogue("float32", (b,), (bias,), lambda total, o, _: activated(total + b[o], activation))
+    shape, last = residual
+    r = te.placeholder(shape, "float32", "residual")
+
+    def apply(total: Expr, o: Expr, at: Indices) -> Expr:
+        return activated(activated(total + b[o], activation) + r[at], last)
+
+    return Epilogue("float32", (b, r), (bias,), apply)
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A quantized ADD: ranges of its inputs and of its output."""
+
+    first: Range
+    second: Range
+    into: Range
+
+
+def of_integers(
+    bias: Array,
+    scales: Array,
+    into: Range,
+    mode: str,
+    *,
+    once: bool = False,
+    residual: tuple[tuple[int, ...], Addition] | None = None,
+) -> Epilogue:
+    """bias: int32, and scales: float64 (input's times weights' over output's), both [stored channels].
+
+    once: rounded once in reference mode. residual: (its shape, the addition, whose first input is the sum).
+    """
+    b = te.placeholder(bias.shape, "int32", "bias")
+    constants: tuple[Array, ...]
+    operands: tuple[Any, ...]
+    if mode == FAST:
+        m = te.placeholder(bias.shape, "float32", "scale")
+        operands, constants = (b, m), (bias, scales.astype(np.float32))
+
+        def requantized(total: Expr, o: Expr) -> Expr:
+            return rounded((total + b[o]).astype("float32") * m[o], into)
+    else:
+        pairs = [multiplier(float(scale)) for scale in scales]
+        m, s = te.placeholder(bias.shape, "int32", "multiplier"), te.placeholder(bias.shape, "int32", "shift")
+        operands = (b, m, s)
+        constants = (bias, np.array([p[0] for p in pairs], np.int32), np.array([p[1] for p in pairs], np.int32))
+        rounding = scaled_once if once else scaled
+
+        def requantized(total: Expr, o: Expr) -> Expr:
+            return clamped(rounding(total + b[o], m[o], s[o]), into)
+
+    if residual is None:
+        return Epilogue(into.dtype, operands, constants, lambda total, o, _: requantized(total, o))
+    shape, addition = residual
+    r = te.placeholder(shape, addition.second.dtype, "residual")
+
+    def apply(total: Expr, o: Expr, at: Indices) -> Expr:
+        return added(requantized(total, o), r[at], addition, mode)
+
+    return Epilogue(addition.into.dtype, (*operands, r), constants, apply)
+
+
+def added(a: Expr, b: Expr, of: Addition, mode: str) -> Expr:
+    """Two stored numbers' sum, as it is stored."""
+    first, second, into = of.first, of.second, of.into
+    if mode == FAST:
+        one, two = first.scale / into.scale, second.scale / into.scale
+        total = a.astype("float32") * f32(one) + b.astype("float32") * f32(two)
+        return rounded(total - f32(first.zero * one + second.zero * two), into)
+    twice = 2 * max(first.scale, second.scale)
+    m1, m2 = multiplier(first.scale / twice), multiplier(second.scale / twice)
+    out = multiplier(twice / ((1 << 20) * into.scale))
+    x = scaled((a.astype("int32") - i32(first.zero)) << i32(20), i32(m1[0]), i32(m1[1]))
+    y = scaled((b.astype("int32") - i32(second.zero)) << i32(20), i32(m2[0]), i32(m2[1]))
+    return clamped(scaled(x + y, i32(out[0]), i32(out[1])), into)

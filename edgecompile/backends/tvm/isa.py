@@ -1,0 +1,68 @@
+"""Instruction sets as data: what schedules and intrinsics may use, and what a CPU must have for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from edgecompile.devices.local import LocalDevice
+from edgecompile.devices.matching import FEATURES
+from edgecompile.target import Target
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """needs: features by the names that the on-device runner tells (`edgecompile devices probe`).
+
+    lanes: float32 numbers in a vector register. registers: vector registers there are.
+    dot: the intrinsic that multiplies bytes and adds them to int32 (intrinsics/), None where there is none.
+    unsigned: int8 activations are kept as uint8, 128 more, because the dot product wants them so.
+    """
+
+    name: str
+    arch: str
+    mcpu: str
+    mattr: tuple[str, ...]
+    needs: tuple[str, ...]
+    lanes: int
+    registers: int
+    dot: str | None
+    unsigned: bool
+
+    def target(self) -> dict[str, Any]:
+        """As TVM's Target takes it."""
+        found: dict[str, Any] = {"kind": "llvm", "mtriple": f"{self.arch}-linux-gnu", "mcpu": self.mcpu}
+        return {**found, "mattr": list(self.mattr)} if self.mattr else found
+
+
+_AVX2 = ("avx2", "fma")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw")
+
+# The best first, by architecture.
+INSTRUCTION_SETS = (
+    InstructionSet("avx512-vnni", "x86_64", "cascadelake", (), (*_AVX512, "avx512_vnni"), 16, 32, "vnni512", True),
+    InstructionSet("avx512", "x86_64", "skylake-avx512", (), _AVX512, 16, 32, None, True),
+    InstructionSet("avx-vnni", "x86_64", "alderlake", (), (*_AVX2, "avx_vnni"), 8, 16, "vnni256", True),
+    InstructionSet("avx2", "x86_64", "haswell", (), _AVX2, 8, 16, None, True),
+    InstructionSet("neon", "aarch64", "cortex-a53", ("+neon",), (), 4, 32, None, False),
+)  # fmt: skip
+
+
+def for_target(target: Target) -> InstructionSet | None:
+    """The best that all of the target's CPUs run; for `host`, that this one runs."""
+    if target.local:
+        facts = LocalDevice().facts().details
+        return best(facts["machine"], facts["features"])
+    features = {name for llvm, names in FEATURES.items() if llvm in target.cpu.mattr for name in names}
+    found = best(target.cpu.arch, features)
+    if found is None or target.cpu.mcpu is None:
+        return found
+    return dataclasses.replace(found, mcpu=target.cpu.mcpu, mattr=tuple(target.cpu.mattr))
+
+
+def best(arch: str, features: Iterable[str]) -> InstructionSet | None:
+    """The best that a CPU with these features runs; None where there is none of ours."""
+    has = set(features)
+    return next((each for each in INSTRUCTION_SETS if each.arch == arch and has.issuperset(each.needs)), None)

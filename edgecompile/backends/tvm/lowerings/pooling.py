@@ -1,0 +1,139 @@
+"""AVERAGE_POOL_2D, MAX_POOL_2D, MEAN over height and width, SOFTMAX."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tvm import tirx
+
+from edgecompile.backends.tvm.arithmetic import (
+    FAST,
+    REFERENCE,
+    Expr,
+    Range,
+    clamped,
+    f32,
+    i32,
+    multiplier,
+    rounded,
+    scaled,
+)
+from edgecompile.backends.tvm.epilogues import activated
+from edgecompile.backends.tvm.operators import reduction
+from edgecompile.backends.tvm.operators import softmax as operators
+from edgecompile.backends.tvm.operators.window import Window, window
+from edgecompile.backends.tvm.plan import Step
+from edgecompile.backends.tvm.schedules import plain
+from edgecompile.task import Array
+from edgecompile.tflite_file.graph import Operator
+
+if TYPE_CHECKING:
+    from edgecompile.backends.tvm.planner import Planner
+
+
+def average(planner: Planner, operator: Operator) -> None:
+    x, options = planner.value(operator.inputs[0]), operator.options
+    activation = options["fused_activation_function"]
+    shape = window(options, (x.stored[1], x.stored[2]), (options["filter_height"], options["filter_width"]))
+    into, shift = planner.range(operator.outputs[0], activation), planner.shift(operator.outputs[0])
+
+    def finish(total: Expr, count: Expr) -> Expr:
+        if into is None:
+            return activated(total / count.astype("float32"), activation)
+        # Of the .tflite's own integers, zero point and all: halves are rounded away from their 0.
+        half = count // i32(2)
+        up = tirx.truncdiv(total + half, count)
+        down = tirx.truncdiv(total - half, count)
+        return clamped(tirx.Select(total > i32(0), up, down), dataclasses.replace(into, zero=shift))
+
+    _pooled(planner, operator, shape, shift, finish)
+
+
+def mean(planner: Planner, operator: Operator) -> None:
+    x = planner.value(operator.inputs[0])
+    axes = planner.constant(operator.inputs[1])
+    if axes is None or len(x.shape) != 4 or sorted(int(a) % 4 for a in np.ravel(axes)) != [1, 2]:
+        raise planner.unsupported(operator, "it isn't over height and width")
+    size = x.stored[1], x.stored[2]
+    shape = Window(size, (1, 1), (1, 1), (0, 0), size, (1, 1))
+    of, into = planner.range(operator.inputs[0]), planner.range(operator.outputs[0])
+    count = size[0] * size[1]
+
+    def finish(total: Expr, many: Expr) -> Expr:
+        if of is None or into is None:
+            return total * f32(1 / count)
+        del many
+        return _mean(total, count, of, into, planner.mode)
+
+    _pooled(planner, operator, shape, 0 if of is None else of.zero, finish)
+
+
+def _mean(total: Expr, count: int, of: Range, into: Range, mode: str) -> Expr:
+    real = of.scale / into.scale
+    if mode == FAST:
+        return rounded(total.astype("float32") * f32(real / count), into)
+    # The reference divides by the count inside of the multiplier, whose shift makes room for it.
+    m, shift = multiplier(real)
+    room = min(count.bit_length() - 1, 32, 31 + shift)
+    m, shift = (m << room) // count, shift - room
+    return clamped(scaled(total, i32(m), i32(shift)), into)
+
+
+def maximum(planner: Planner, operator: Operator) -> None:
+    x, options = planner.value(operator.inputs[0]), operator.options
+    activation = options["fused_activation_function"]
+    shape = window(options, (x.stored[1], x.stored[2]), (options["filter_height"], options["filter_width"]))
+    into = planner.range(operator.outputs[0], activation)
+
+    def finish(most: Expr) -> Expr:
+        if into is None:
+            return activated(most, activation)
+        return tirx.max(tirx.min(most, tirx.const(into.high, x.dtype)), tirx.const(into.low, x.dtype))
+
+    function = reduction.maximum(x.stored[3], x.dtype, shape, finish)
+    _emit(planner, operator, function)
+
+
+def softmax(planner: Planner, operator: Operator) -> None:
+    x, of, into = (
+        planner.value(operator.inputs[0]),
+        planner.range(operator.inputs[0]),
+        planner.range(operator.outputs[0]),
+    )
+    rows, width = int(np.prod(x.stored[:-1])), x.stored[-1]
+    step = 1.0 if of is None else of.scale
+
+    def real(value: Expr) -> Expr:
+        return value if of is None else value.astype("float32")
+
+    def finish(value: Expr) -> Expr:
+        return value if into is None else rounded(value * f32(1 / into.scale), into)
+
+    beta = operator.options["beta"]
+    constants: tuple[Array, ...] = ()
+    if of is not None and into is not None and planner.mode == REFERENCE:
+        function = operators.in_fixed_point((rows, width), x.shape[-1], x.dtype, 8, into.zero)
+        constants = (operators.exponentials(of.scale, beta),)
+    else:
+        function = operators.in_floats((rows, width), x.shape[-1], x.dtype, real, beta * step, finish)
+    scheduled, note = plain.as_it_is(function)
+    output = planner.output(operator.outputs[0])
+    planner.emit(Step(scheduled, (x, *constants, output), (output,), (operator.index,), note))
+
+
+def _pooled(planner: Planner, operator: Operator, shape: Window, zero: int, finish: object) -> None:
+    x = planner.value(operator.inputs[0])
+    _emit(planner, operator, reduction.average(x.stored[3], x.dtype, shape, zero, finish))  # type: ignore[arg-type]
+
+
+def _emit(planner: Planner, operator: Operator, function: object) -> None:
+    x = planner.value(operator.inputs[0])
+    scheduled, note = plain.reduction(function, planner.isa.lanes)
+    shape = planner.tensor(operator.outputs[0]).shape
+    output = planner.output(operator.outputs[0], (*shape[:-1], x.stored[-1]))
+    planner.emit(Step(scheduled, (x, output), (output,), (operator.index,), note))
+
+
+LOWERINGS = {"AVERAGE_POOL_2D": average, "MEAN": mean, "MAX_POOL_2D": maximum, "SOFTMAX": softmax}

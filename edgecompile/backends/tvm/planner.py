@@ -1,0 +1,160 @@
+"""From a .tflite's graph to a plan: which operators become one call, where channels are padded, what is an alias."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+
+from edgecompile.backends.tvm import lowerings
+from edgecompile.backends.tvm.arithmetic import Range
+from edgecompile.backends.tvm.isa import InstructionSet
+from edgecompile.backends.tvm.operators.pointwise import compact
+from edgecompile.backends.tvm.plan import Plan, Step, Value
+from edgecompile.backends.tvm.schedules import plain
+from edgecompile.errors import UnsupportedLayerError
+from edgecompile.task import Array
+from edgecompile.tflite_file import TfliteModel
+from edgecompile.tflite_file.graph import Operator, Tensor
+
+
+class Planner:
+    """mode: FAST or REFERENCE, for integers."""
+
+    def __init__(self, model: TfliteModel, isa: InstructionSet, mode: str, threads: int) -> None:
+        self.model, self.isa, self.mode, self.threads = model, isa, mode, threads
+        self.graph = model.main
+        self.plan = Plan()
+        self._values: dict[int, Value] = {}
+        self._done: set[int] = set()
+        self._uses = Counter(index for operator in self.graph.operators for index in operator.inputs)
+        self._uses.update(self.graph.outputs)
+
+    def run(self) -> Plan:
+        """UnsupportedLayerError for an operator that there is no lowering for."""
+        for index in self.graph.inputs:
+            self._values[index] = self._taken_in(index)
+        for operator in self.graph.operators:
+            if operator.index not in self._done:
+                lower = lowerings.LOWERINGS.get(operator.name)
+                if lower is None or operator.custom:
+                    raise self.unsupported(operator, "there is no TVM code of ours for it")
+                lower(self, operator)
+                self._done.add(operator.index)
+        for index in self.graph.outputs:
+            self.plan.outputs.append(self._handed_out(index))
+        return self.plan
+
+    # -- what lowerings ask
+
+    def tensor(self, index: int) -> Tensor:
+        return self.graph.tensors[index]
+
+    def constant(self, index: int) -> Array | None:
+        """The elements of a constant tensor; None for one that is computed."""
+        tensor = self.tensor(index)
+        return self.model.data(tensor) if tensor.is_constant else None
+
+    def value(self, index: int) -> Value:
+        return self._values[index]
+
+    def whole(self, index: int) -> Value:
+        """The value without padding channels."""
+        found = self._values[index]
+        if found.stored == found.shape:
+            return found
+        made = dataclasses.replace(found, stored=found.shape)
+        function = compact(found.stored, found.shape, found.dtype, 0, found.dtype)
+        scheduled, note = plain.pointwise(function, self.isa.lanes, self.threads)
+        self.emit(Step(scheduled, (found, made), (made,), (), f"without padding channels, {note}"))
+        self._values[index] = made
+        return made
+
+    def range(self, index: int, activation: str = "NONE") -> Range | None:
+        """Of a quantized tensor, as it is stored; None for any other."""
+        tensor = self.tensor(index)
+        if tensor.quantization is None or tensor.dtype not in ("int8", "uint8"):
+            return None
+        scale, zero = tensor.quantization.scales[0], tensor.quantization.zero_points[0]
+        low, high = (0, 255) if tensor.dtype == "uint8" else (-128, 127)
+        if activation in ("RELU", "RELU6"):
+            low = max(low, zero)
+        if activation == "RELU6":
+            high = min(high, zero + round(6 / scale))
+        if activation == "RELU_N1_TO_1":
+            low, high = max(low, zero + round(-1 / scale)), min(high, zero + round(1 / scale))
+        shift = self.shift(index)
+        return Range(scale, zero + shift, low + shift, high + shift, self.dtype(index))
+
+    def shift(self, index: int) -> int:
+        """What is added to the tensor's integers where they are stored."""
+        return 128 if self.tensor(index).dtype == "int8" and self.isa.unsigned else 0
+
+    def dtype(self, index: int) -> str:
+        """As the tensor is stored between calls."""
+        tensor = self.tensor(index)
+        return "uint8" if tensor.dtype == "int8" and self.isa.unsigned else tensor.dtype
+
+    def output(self, index: int, stored: tuple[int, ...] | None = None) -> Value:
+        """A new value for a tensor, which the step that is emitted next writes."""
+        shape = self.tensor(index).shape
+        value = Value(shape, stored or shape, self.dtype(index), self.range(index))
+        self._values[index] = value
+        return value
+
+    def alias(self, index: int, of: Value) -> None:
+        """The tensor is `of` in another shape."""
+        shape = self.tensor(index).shape
+        assert math.prod(shape) == math.prod(of.stored)
+        self._values[index] = Value(shape, shape, of.dtype, self.range(index), of.place)
+
+    def emit(self, step: Step) -> None:
+        self.plan.steps.append(step)
+
+    def take(self, operator: Operator) -> None:
+        """The operator is part of a step that is emitted now."""
+        self._done.add(operator.index)
+
+    def only_reader(self, index: int) -> Operator | None:
+        """The operator that alone reads a tensor which isn't an output."""
+        if self._uses[index] != 1:
+            return None
+        return next((o for o in self.graph.operators if index in o.inputs), None)
+
+    def known(self, index: int) -> bool:
+        """Whether the tensor was computed before this point."""
+        return index in self._values
+
+    def vector(self, channels: int) -> int:
+        """Lanes for so many channels: the fewest vectors, and then the narrowest."""
+        widths = [width for width in (16, 8, 4) if width <= self.isa.lanes]
+        return min(widths, key=lambda width: (-(-channels // width), width))
+
+    def unsupported(self, operator: Operator, why: str) -> UnsupportedLayerError:
+        name = self.tensor(operator.outputs[0]).name
+        return UnsupportedLayerError(
+            f"operator {operator.index} ({operator.name}, {name[:80]!r}): {why}",
+            hint="--backends litert leaves TVM out",
+        )
+
+    # -- the model's own inputs and outputs, as its signature has them
+
+    def _taken_in(self, index: int) -> Value:
+        tensor, kept = self.tensor(index), self.dtype(index)
+        value = Value(tensor.shape, tensor.shape, tensor.dtype, self.range(index) if kept == tensor.dtype else None)
+        self.plan.inputs.append(value)
+        return value if kept == tensor.dtype else self._recentred(value, kept, 128, self.range(index))
+
+    def _handed_out(self, index: int) -> Value:
+        found, dtype = self.whole(index), self.tensor(index).dtype
+        if found.dtype != dtype:
+            return self._recentred(found, dtype, -128, None)
+        taken = found.place in (*self.plan.inputs, *(each.place for each in self.plan.outputs))
+        return self._recentred(found, dtype, 0, None) if taken else found
+
+    def _recentred(self, value: Value, dtype: str, shift: int, of: Range | None) -> Value:
+        made = Value(value.shape, value.shape, dtype, of)
+        function = compact(value.stored, made.shape, value.dtype, shift, dtype)
+        scheduled, note = plain.pointwise(function, self.isa.lanes, self.threads)
+        self.emit(Step(scheduled, (value, made), (made,), (), f"in or out, {note}"))
+        return made

@@ -1,0 +1,1 @@
+"""How loops are tiled, vectorized and shared by threads, as rules."""

@@ -1,0 +1,134 @@
+"""Register tiles for convolutions: columns of the output times blocks of channels, held in vector registers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import s_tir
+
+from edgecompile.backends.tvm.isa import InstructionSet
+from edgecompile.backends.tvm.operators.convolution import Sum
+
+_L1 = 40_000  # bytes of weights that stay in the first cache, so that channels may be the inner loop
+_CHUNK = 160_000  # multiply-accumulates that are worth a thread's start
+
+
+def tile(width: int, blocks: int, accumulators: int, most_blocks: int) -> tuple[int, int]:
+    """(columns, blocks) with the most products for each load, that divide the output and fit the registers."""
+    fitting = (
+        (columns * wide / (columns + wide), columns, wide)
+        for columns in range(1, min(width, accumulators) + 1)
+        for wide in range(1, min(blocks, most_blocks) + 1)
+        if width % columns == 0 and blocks % wide == 0 and columns * wide <= accumulators
+    )
+    _, columns, wide = max(fitting)
+    return columns, wide
+
+
+def convolution(made: Sum, isa: InstructionSet, macs: int, threads: int, intrinsic: str | None) -> tuple[Any, str]:
+    """(the scheduled function, what was done)"""
+    sch = s_tir.Schedule(made.function)
+    total, store = sch.get_sblock("sum"), sch.get_sblock("store")
+    n, y, z, o = sch.get_loops(store)
+    height, width = int(sch.get(y).extent), int(sch.get(z).extent)
+    blocks = int(sch.get(o).extent) // made.vector
+    spare = isa.registers // 2 - 1 if intrinsic else isa.registers - 4
+    columns, wide = tile(width, blocks, spare, 8 if width == 1 else 4)
+    zo, zi = sch.split(z, [None, columns])
+    oo, om, oi = sch.split(o, [None, wide, made.vector])
+    small = made.weight_bytes < _L1
+    if small:
+        sch.reorder(n, y, zo, oo, zi, om, oi)
+    else:
+        sch.reorder(n, oo, y, zo, zi, om, oi)
+    sch.vectorize(oi)
+    sch.unroll(om)
+    sch.unroll(zi)
+    sch.compute_at(total, oo if small else zo, preserve_unit_loops=True)
+    if made.padded and made.scratch is None:
+        sch.compute_inline(sch.get_sblock("pad"))
+    shared = _share(sch, macs, threads, {"y": y, "zo": zo, "oo": oo, "n": n}, small, height, width // columns)
+    if made.scratch is not None:
+        _vectorize(sch, sch.get_loops(sch.get_sblock("pad"))[-1], isa.lanes * 4)
+    loops = sch.get_loops(total)
+    depth = 4 if made.grouped else 3
+    inner, reductions = loops[-3 - depth : -depth], loops[-depth:]
+    if made.grouped:
+        kh, kw, c, group = reductions
+        sch.reorder(kh, kw, c, *inner, group)
+    else:
+        kh, kw, c = reductions
+        sch.reorder(kh, kw, c, *inner)
+    sch.unroll(inner[0])
+    sch.unroll(inner[1])
+    if intrinsic is None:
+        sch.vectorize(inner[2])
+    init = sch.decompose_reduction(total, kh)
+    first = sch.get_loops(init)
+    sch.vectorize(first[-1])
+    sch.unroll(first[-2])
+    sch.unroll(first[-3])
+    if intrinsic is not None:
+        sch.tensorize(inner[2], intrinsic)
+    return sch.mod["main"], f"{columns}x{wide * made.vector} tile{shared}"
+
+
+def depthwise(made: Sum, macs: int, threads: int) -> tuple[Any, str]:
+    """(the scheduled function, what was done)"""
+    sch = s_tir.Schedule(made.function)
+    total, store = sch.get_sblock("sum"), sch.get_sblock("store")
+    n, y, z, o = sch.get_loops(store)
+    width = int(sch.get(z).extent)
+    columns = next((size for size in (4, 5, 6, 7, 3, 2) if width % size == 0), 1)
+    zo, zi = sch.split(z, [None, columns])
+    oo, oi = sch.split(o, [None, made.vector])
+    sch.reorder(n, y, zo, oo, zi, oi)
+    sch.vectorize(oi)
+    sch.unroll(zi)
+    sch.compute_at(total, oo, preserve_unit_loops=True)
+    *_, kh, kw = loops = sch.get_loops(total)
+    az, ablock, lane = loops[-5], loops[-4], loops[-3]
+    sch.reorder(kh, kw, az, lane)
+    for loop in (kh, kw, az):
+        sch.unroll(loop)
+    sch.compute_inline(sch.get_sblock("pad"))
+    shared = ""
+    if threads > 1 and macs >= _CHUNK:
+        sch.parallel(sch.fuse(n, y))
+        shared = f", rows by {threads} threads"
+    sch.vectorize(lane)
+    init = sch.decompose_reduction(total, kh)
+    first = sch.get_loops(init)
+    sch.vectorize(first[-1])
+    sch.unroll(first[-3])
+    del ablock
+    return sch.mod["main"], f"{columns}x{made.vector} tile{shared}"
+
+
+def _share(
+    sch: Any, macs: int, threads: int, loops: dict[str, Any], small: bool, height: int, columns: int
+) -> str:  # fmt: skip
+    """Hands the outermost loop that divides evenly to threads, where there is work enough; what was done."""
+    if threads == 1 or macs < _CHUNK:
+        return ""
+    n, y, zo, oo = (loops[name] for name in ("n", "y", "zo", "oo"))
+    rows = height > 1
+    if (height if rows else columns) % threads == 0:
+        outer, _ = sch.split(y if rows else zo, [threads, None])
+        sch.reorder(outer, n)
+        sch.parallel(outer)
+        return f", {threads} threads"
+    if not small and int(sch.get(oo).extent) >= threads:
+        sch.parallel(oo)
+        return f", {threads} threads over channels"
+    if height >= threads:
+        sch.parallel(y)
+        return f", rows by {threads} threads"
+    return ""
+
+
+def _vectorize(sch: Any, loop: Any, most: int) -> None:
+    extent = int(sch.get(loop).extent)
+    width = next((size for size in (64, 32, 16, 8, 4) if size <= most and extent % size == 0), None)
+    if width is not None:
+        sch.vectorize(sch.split(loop, [None, width])[1])

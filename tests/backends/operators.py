@@ -1,0 +1,69 @@
+"""Models of one operator, with quantization as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from edgecompile.tflite_file.writing import write_tables
+
+Array = npt.NDArray[Any]
+_TYPES = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32,
+          "uint8": schema.TensorType.UINT8}  # fmt: skip
+
+
+@dataclass
+class OneOperator:
+    """Tensors are added in the order in which the operator takes them, its output last."""
+
+    tensors: list[Any] = field(default_factory=list)
+    buffers: list[Any] = field(default_factory=lambda: [schema.BufferT()])
+    inputs: list[int] = field(default_factory=list)
+
+    def tensor(
+        self,
+        shape: Sequence[int],
+        dtype: str,
+        scales: Sequence[float] = (),
+        zero: int = 0,
+        constant: Array | None = None,
+        dimension: int = 0,
+    ) -> None:
+        """Without `constant` it is one of the model's inputs, or the output."""
+        tensor = schema.TensorT()
+        tensor.name = f"t{len(self.tensors)}".encode()
+        tensor.shape, tensor.type, tensor.buffer = list(shape), _TYPES[dtype], 0
+        if scales:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale = np.array(scales, np.float32)
+            tensor.quantization.zeroPoint = np.full(len(scales), zero, np.int64)
+            tensor.quantization.quantizedDimension = dimension
+        if constant is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(constant.astype(dtype).tobytes(), np.uint8)
+            tensor.buffer = len(self.buffers)
+            self.buffers.append(buffer)
+        else:
+            self.inputs.append(len(self.tensors))
+        self.tensors.append(tensor)
+
+    def write(self, name: str, options_type: str, options: Any, path: Path, version: int = 3) -> Path:
+        *inputs, output = self.inputs
+        operator = schema.OperatorT()
+        operator.inputs, operator.outputs = list(range(len(self.tensors) - 1)), [output]
+        operator.builtinOptionsType = getattr(schema.BuiltinOptions, options_type)
+        operator.builtinOptions = options
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(schema.BuiltinOperator, name)
+        code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), version
+        graph = schema.SubGraphT()
+        graph.tensors, graph.operators, graph.inputs, graph.outputs = self.tensors, [operator], inputs, [output]
+        model = schema.ModelT()
+        model.version, model.operatorCodes, model.subgraphs, model.buffers = 3, [code], [graph], self.buffers
+        return write_tables(model, path)

@@ -1,0 +1,248 @@
+"""The TVM backend: what its code computes, against LiteRT's reference kernels."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from backends.operators import OneOperator
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
+from edgecompile.backends.tvm import library
+from edgecompile.backends.tvm.arithmetic import FAST
+from edgecompile.backends.tvm.arithmetic import REFERENCE as EXACT
+from edgecompile.backends.tvm.isa import InstructionSet, best
+from edgecompile.backends.tvm.planner import Planner
+from edgecompile.backends.tvm.runner import TvmRunner
+from edgecompile.devices.local import LocalDevice
+from edgecompile.loaders.interpreter import own_signature
+from edgecompile.tflite_file import read
+
+Array = npt.NDArray[Any]
+ACTIVATIONS = ("NONE", "RELU", "RELU6")
+quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def own_isa() -> InstructionSet:
+    facts = LocalDevice().facts().details
+    found = best(facts["machine"], facts["features"])
+    if found is None:
+        pytest.skip(f"there is no code of ours for {facts['machine']} with {facts['features']}")
+    return found
+
+
+def compiled(model: Path, mode: str, threads: int = 1) -> TvmRunner:
+    """What the code for this machine computes."""
+    isa, file = own_isa(), read(model)
+    plan = Planner(file, isa, mode, threads).run()
+    with tempfile.TemporaryDirectory() as work:
+        made = library.build(plan, own_signature(file), isa, Path(work, "model.so"), Path(work))
+        return TvmRunner(made.path, threads)
+
+
+def agree(model: Path, x: dict[str, Array], threads: int = 1) -> None:
+    """In LiteRT's own rounding to the bit; in XNNPACK's, within one step, as one operator rounds once."""
+    expected = LiteRtRunner(model, REFERENCE).run(x)
+    for mode in (EXACT, FAST):
+        found = compiled(model, mode, threads).run(x)
+        for name, array in expected.items():
+            apart = np.abs(found[name].astype(np.int64) - array.astype(np.int64))
+            assert apart.max() <= (mode == FAST), (mode, apart.max())
+
+
+def enumerated(of: Any, name: str) -> int:
+    value: int = getattr(of, name)
+    return value
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> dict[str, Any]:
+    size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    return {
+        "size": size,
+        "input": (draw(st.integers(size[0], 9)), draw(st.integers(size[1], 11))),
+        "stride": draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        "padding": draw(st.sampled_from(("SAME", "VALID"))),
+        "activation": draw(st.sampled_from(ACTIVATIONS)),
+        "seed": draw(st.integers(0, 1 << 30)),
+        "zeros": draw(st.tuples(st.integers(-128, 127), st.integers(-128, 127))),
+        "scales": draw(st.tuples(st.floats(1e-3, 0.5), st.floats(1e-3, 0.5))),
+        "threads": draw(st.sampled_from((1, 2))),
+    }
+
+
+def output_size(window: dict[str, Any]) -> tuple[int, ...]:
+    sizes = zip(window["input"], window["size"], window["stride"], strict=True)
+    if window["padding"] == "SAME":
+        return tuple(-(-n // s) for n, _, s in sizes)
+    return tuple((n - k) // s + 1 for n, k, s in sizes)
+
+
+def filled(options: Any, window: dict[str, Any]) -> Any:
+    options.strideH, options.strideW = window["stride"]
+    options.padding = enumerated(schema.Padding, window["padding"])
+    options.fusedActivationFunction = enumerated(schema.ActivationFunctionType, window["activation"])
+    return options
+
+
+def integers(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.integers(-128, 128, shape).astype(np.int8)
+
+
+@quick
+@given(windows(), st.integers(1, 21), st.integers(1, 35), st.booleans())
+def test_convolutions_of_bytes(window: dict[str, Any], channels: int, outputs: int, per_channel: bool) -> None:
+    rng = np.random.default_rng(window["seed"])
+    (si, so), (zi, zo) = window["scales"], window["zeros"]
+    weights = np.maximum(integers(rng, outputs, *window["size"], channels), -127)
+    scales = rng.uniform(1e-3, 0.02, outputs if per_channel else 1)
+    made = OneOperator()
+    made.tensor((1, *window["input"], channels), "int8", [si], zi)
+    made.tensor(weights.shape, "int8", list(scales), 0, weights)
+    made.tensor((outputs,), "int32", list(scales * si), 0, rng.integers(-9000, 9000, outputs))
+    made.tensor((1, *output_size(window), outputs), "int8", [so], zo)
+    options = filled(schema.Conv2DOptionsT(), window)
+    options.dilationHFactor = options.dilationWFactor = 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write("CONV_2D", "Conv2DOptions", options, Path(folder, "conv.tflite"))
+        agree(path, {"t0": integers(rng, 3, *window["input"], channels)}, window["threads"])
+
+
+@quick
+@given(windows(), st.integers(1, 40))
+def test_depthwise_convolutions_of_bytes(window: dict[str, Any], channels: int) -> None:
+    rng = np.random.default_rng(window["seed"])
+    (si, so), (zi, zo) = window["scales"], window["zeros"]
+    weights = np.maximum(integers(rng, 1, *window["size"], channels), -127)
+    scales = rng.uniform(1e-3, 0.02, channels)
+    made = OneOperator()
+    made.tensor((1, *window["input"], channels), "int8", [si], zi)
+    made.tensor(weights.shape, "int8", list(scales), 0, weights, 3)
+    made.tensor((channels,), "int32", list(scales * si), 0, rng.integers(-9000, 9000, channels))
+    made.tensor((1, *output_size(window), channels), "int8", [so], zo)
+    options = filled(schema.DepthwiseConv2DOptionsT(), window)
+    options.depthMultiplier = options.dilationHFactor = options.dilationWFactor = 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions", options, Path(folder, "depthwise.tflite"))
+        agree(path, {"t0": integers(rng, 3, *window["input"], channels)}, window["threads"])
+
+
+@quick
+@given(windows(), st.integers(1, 200), st.integers(1, 70))
+def test_dense_layers_of_bytes(window: dict[str, Any], channels: int, outputs: int) -> None:
+    rng = np.random.default_rng(window["seed"])
+    (si, so), (zi, zo) = window["scales"], window["zeros"]
+    weights = integers(rng, outputs, channels)
+    made = OneOperator()
+    made.tensor((1, channels), "int8", [si], zi)
+    made.tensor(weights.shape, "int8", [0.01], 0, weights)
+    made.tensor((outputs,), "int32", [0.01 * si], 0, rng.integers(-9000, 9000, outputs))
+    made.tensor((1, outputs), "int8", [so], zo)
+    options = schema.FullyConnectedOptionsT()
+    options.fusedActivationFunction = enumerated(schema.ActivationFunctionType, window["activation"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write("FULLY_CONNECTED", "FullyConnectedOptions", options, Path(folder, "dense.tflite"), 4)
+        agree(path, {"t0": integers(rng, 3, channels)}, window["threads"])
+
+
+@quick
+@given(windows(), st.integers(1, 40), st.sampled_from(("AVERAGE_POOL_2D", "MAX_POOL_2D")))
+def test_poolings_of_bytes(window: dict[str, Any], channels: int, name: str) -> None:
+    rng = np.random.default_rng(window["seed"])
+    scale, zero = window["scales"][0], window["zeros"][0]
+    made = OneOperator()
+    made.tensor((1, *window["input"], channels), "int8", [scale], zero)
+    made.tensor((1, *output_size(window), channels), "int8", [scale], zero)
+    options = filled(schema.Pool2DOptionsT(), window)
+    options.filterHeight, options.filterWidth = window["size"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write(name, "Pool2DOptions", options, Path(folder, "pool.tflite"), 2)
+        agree(path, {"t0": integers(rng, 3, *window["input"], channels)})
+
+
+@quick
+@given(windows(), st.integers(1, 40))
+def test_additions_of_bytes(window: dict[str, Any], channels: int) -> None:
+    rng = np.random.default_rng(window["seed"])
+    shape = (1, *window["input"], channels)
+    made = OneOperator()
+    made.tensor(shape, "int8", [window["scales"][0]], window["zeros"][0])
+    made.tensor(shape, "int8", [window["scales"][1]], window["zeros"][1])
+    made.tensor(shape, "int8", [sum(window["scales"])], 3)
+    options = schema.AddOptionsT()
+    options.fusedActivationFunction = enumerated(schema.ActivationFunctionType, window["activation"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write("ADD", "AddOptions", options, Path(folder, "add.tflite"), 2)
+        agree(path, {name: integers(rng, 3, *shape[1:]) for name in ("t0", "t1")})
+
+
+@quick
+@given(st.integers(0, 1 << 30), st.integers(2, 40), st.floats(1e-3, 0.7), st.floats(0.2, 3.0))
+def test_softmax_of_bytes(seed: int, count: int, scale: float, beta: float) -> None:
+    made = OneOperator()
+    made.tensor((1, count), "int8", [scale], 5)
+    made.tensor((1, count), "int8", [1 / 256], -128)
+    options = schema.SoftmaxOptionsT()
+    options.beta = beta
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write("SOFTMAX", "SoftmaxOptions", options, Path(folder, "softmax.tflite"), 2)
+        agree(path, {"t0": integers(np.random.default_rng(seed), 4, count)})
+
+
+@quick
+@given(windows(), st.integers(1, 21), st.integers(1, 35))
+def test_convolutions_of_floats(window: dict[str, Any], channels: int, outputs: int) -> None:
+    rng = np.random.default_rng(window["seed"])
+    weights, bias = rng.normal(size=(outputs, *window["size"], channels)), rng.normal(size=outputs)
+    made = OneOperator()
+    made.tensor((1, *window["input"], channels), "float32")
+    made.tensor(weights.shape, "float32", constant=weights)
+    made.tensor((outputs,), "float32", constant=bias)
+    made.tensor((1, *output_size(window), outputs), "float32")
+    options = filled(schema.Conv2DOptionsT(), window)
+    options.dilationHFactor = options.dilationWFactor = 1
+    x = {"t0": rng.normal(size=(3, *window["input"], channels)).astype(np.float32)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write("CONV_2D", "Conv2DOptions", options, Path(folder, "conv.tflite"))
+        (expected,) = LiteRtRunner(path, REFERENCE).run(x).values()
+        (found,) = compiled(path, FAST, window["threads"]).run(x).values()
+    assert np.abs(found - expected).max() <= 1e-5 * max(np.ptp(expected), 1.0)
+
+
+NETWORKS = (
+    "mlperf_tiny/ic/pretrainedResnet_quant.tflite", "mlperf_tiny/ic/pretrainedResnet.tflite",
+    "mlperf_tiny/vww/vww_96_int8.tflite", "mlperf_tiny/vww/vww_96_float.tflite",
+    "mlperf_tiny/kws/kws_ref_model.tflite", "mlperf_tiny/ad/ad01_int8.tflite", "mlperf_tiny/ad/ad01_fp32.tflite",
+    "imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_networks(name: str, threads: int, data: Path) -> None:
+    """Integers to the bit in LiteRT's rounding; else no farther from it than XNNPACK is, or 1e-5 of the range."""
+    model = data / "models" / name
+    rng = np.random.default_rng(0)
+    x = {}
+    for spec in own_signature(read(model)).inputs:
+        shape = (8, *spec.shape[1:])
+        info = None if spec.dtype == "float32" else np.iinfo(spec.dtype)
+        array = rng.random(shape) if info is None else rng.integers(info.min, info.max + 1, shape)
+        x[spec.name] = array.astype(spec.dtype)
+    expected, known = LiteRtRunner(model, REFERENCE).run(x), LiteRtRunner(model, XNNPACK).run(x)
+    whole = next(iter(expected.values())).dtype.kind in "iu"
+    if whole:
+        found = compiled(model, EXACT, threads).run(x)
+        assert all(np.array_equal(found[key], array) for key, array in expected.items())
+    found = compiled(model, FAST, threads).run(x)
+    for key, array in expected.items():
+        apart = np.abs(found[key].astype(np.float64) - array).max()
+        allowed = np.abs(known[key].astype(np.float64) - array).max()
+        assert apart <= (1.5 * allowed + 1 if whole else max(1e-5 * np.ptp(array), 3 * allowed))
