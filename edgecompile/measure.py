@@ -181,9 +181,7 @@ def _run(
     cpus: tuple[int, ...] | None = None,
 ) -> Measurement:
     job = BenchJob(
-        candidates=tuple(
-            BenchCandidate(c.id, c.model, bool(c.config.get("xnnpack", True)), c.threads, c.backend) for c in candidates
-        ),
+        candidates=tuple(BenchCandidate(c.id, c.model, c.threads, c.backend, c.config) for c in candidates),
         inputs=inputs,
         warmup=warmup,
         runs=runs,
@@ -237,5 +235,6 @@ def _summary(bench: BenchResult, candidate: str) -> dict[str, Any]:
         "peak_rss_mb": times.peak_rss_mb,
         "baseline_rss_mb": times.baseline_rss_mb,
         "energy": times.energy,
+        "profile": times.profile,
         "histogram": {"counts": counts.tolist(), "edges": edges.tolist()},
     }

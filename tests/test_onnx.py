@@ -1,4 +1,4 @@
-"""A .tflite as the ONNX graph that TensorRT takes: what it computes, and what is refused."""
+"""A .tflite as an ONNX graph: what it computes, and what is refused where it is for TensorRT."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from edgecompile.backends.litert import REFERENCE, LiteRtRunner
+from edgecompile.backends.onnx.graph import OLD_OPSET, OPSET, check_symmetric
+from edgecompile.backends.onnx.graph import export as export_graph
+from edgecompile.backends.onnx.runner import OnnxRunner
+from edgecompile.backends.sessions import described
 from edgecompile.backends.tensorrt.engine import read_times, reason
-from edgecompile.backends.tensorrt.graph import check_symmetric, export
 from edgecompile.backends.tensorrt.integers import quantize
-from edgecompile.backends.tensorrt.runner import OnnxRunner
 from edgecompile.errors import ConversionError, DataError, DeviceError, UnsupportedLayerError
-from edgecompile.tflite_file import read
+from edgecompile.loaders.interpreter import own_signature
+from edgecompile.tflite_file import read, slim
 
 FLOAT = (
     "mlperf_tiny/ic/pretrainedResnet.tflite",
@@ -21,6 +24,11 @@ FLOAT = (
     "mlperf_tiny/ad/ad01_fp32.tflite",
     "text/sst2_transformer_fp32.tflite",  # with GELU, which tf2onnx doesn't know
 )
+
+
+def export(model: Path, out: Path) -> None:
+    """As TensorRT takes it."""
+    export_graph(model, out, opset=OLD_OPSET, symmetric=True)
 
 
 def same(model: Path, graph: Path, high: float = 1.0) -> OnnxRunner:
@@ -42,7 +50,7 @@ def same(model: Path, graph: Path, high: float = 1.0) -> OnnxRunner:
 def test_it_computes_what_the_file_does(name: str, data: Path, tmp_path: Path) -> None:
     runner = same(data / "models" / name, tmp_path / "model.onnx", high=200.0 if "text" in name else 1.0)
     assert all(spec.shape[0] == 1 for spec in (*runner.inputs, *runner.outputs))
-    with pytest.raises(DataError, match="the graph expects samples of shape"):
+    with pytest.raises(DataError, match="the model expects samples of shape"):
         runner.run({spec.name: np.zeros((1, 7, 7, 7, 7)) for spec in runner.inputs})
 
 
@@ -179,3 +187,19 @@ def test_errors_of_trtexec_are_found_in_its_log() -> None:
         'ModelImporter.cpp:771: While parsing node number 3 [Resize -> "x"]:\nFailed to parse onnx file'
     )
     assert "FAILED" in reason(log[-1:])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mlperf_tiny/ad/ad01_int8.tflite", "mlperf_tiny/vww/vww_96_int8.tflite", "mlperf_tiny/kws/kws_ref_model.tflite"],
+)
+def test_integers_with_zero_points(name: str, data: Path, tmp_path: Path) -> None:
+    """For ONNX Runtime's CPU kernels, which take them: from a file without names, too."""
+    model = read(slim(read(data / "models" / name), tmp_path / "slim.tflite").path)
+    export_graph(model.path, tmp_path / "model.onnx", opset=OPSET, symmetric=False)
+    (spec,) = own_signature(model).inputs
+    x = {spec.name: np.random.default_rng(0).integers(-128, 128, (8, *spec.shape[1:])).astype(np.int8)}
+    (expected,) = LiteRtRunner(model.path, REFERENCE).run(x).values()
+    (given,) = OnnxRunner(tmp_path / "model.onnx", 1, described(model)).run(x).values()
+    assert given.dtype == expected.dtype
+    assert np.abs(given.astype(int) - expected.astype(int)).max() <= 2

@@ -266,7 +266,7 @@ def test_the_sparse_form_is_a_candidate_with_a_file_of_its_own(vww: Path, tmp_pa
     expected, received = (BACKENDS["litert"].open(c).run(x) for c in (candidates[0], sparse))
     for name, array in expected.items():
         np.testing.assert_allclose(received[name], array, atol=1e-5)
-    job = BenchJob(tuple(BenchCandidate(c.id, c.model, bool(c.config["xnnpack"])) for c in candidates), x, 2, 5)
+    job = BenchJob(tuple(BenchCandidate(c.id, c.model, config=c.config) for c in candidates), x, 2, 5)
     times = benchmark(LocalDevice(), job, lambda *_: None).candidates
     assert all(len(times[c.id].times_ms) == 5 for c in candidates)
 

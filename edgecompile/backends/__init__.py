@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from edgecompile.backends import litert, tensorrt, tvm
+from edgecompile.backends import litert, onnx, openvino, tensorrt, tvm
 from edgecompile.backends.base import Backend
 
-BACKENDS: dict[str, Backend] = {"litert": litert.BACKEND, "tensorrt": tensorrt.BACKEND, "tvm": tvm.BACKEND}
+BACKENDS: dict[str, Backend] = {
+    "litert": litert.BACKEND,
+    "onnx": onnx.BACKEND,
+    "openvino": openvino.BACKEND,
+    "tensorrt": tensorrt.BACKEND,
+    "tvm": tvm.BACKEND,
+}

@@ -49,13 +49,13 @@ def identity(details: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class BenchCandidate:
-    """One model with the way to run it. `id` is unique in a job."""
+    """One model with the way to run it. `id` is unique in a job; config: what else the runner is told of it."""
 
     id: str
     model: Path
-    xnnpack: bool = True
     threads: int = 1
     engine: str = "litert"
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class CandidateTimes:
 
     peak_rss_mb is of that whole process; baseline_rss_mb is what Python, NumPy and the runtime take of it.
     energy: {"mj": of an inference, "watts", "idle_watts", "inferences", "sensor"}, None where nothing measures power.
+    profile: where its time goes, as the runner tells it (Model.profile), None where the engine doesn't.
     """
 
     times_ms: tuple[float, ...]
@@ -97,6 +98,7 @@ class CandidateTimes:
     baseline_rss_mb: float
     outputs_sha256: str
     energy: Mapping[str, Any] | None = None
+    profile: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

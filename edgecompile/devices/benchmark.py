@@ -48,6 +48,7 @@ def benchmark(
                 baseline_rss_mb=results[candidate.id]["baseline_rss_mb"],
                 outputs_sha256=results[candidate.id]["outputs_sha256"],
                 energy=results[candidate.id]["energy"],
+                profile=results[candidate.id]["profile"],
             )
             for candidate in job.candidates
         },
@@ -69,8 +70,8 @@ def _described(device: Device, job: BenchJob) -> dict[str, Any]:
                 "id": candidate.id,
                 "model": device.put(candidate.model.absolute()),
                 "engine": candidate.engine,
-                "xnnpack": candidate.xnnpack,
                 "threads": candidate.threads,
+                **candidate.config,
             }
             for candidate in job.candidates
         ],

@@ -16,6 +16,12 @@ FEATURES = {
     "+bf16": ("bf16",),
     "+sve": ("sve",),
     "+sve2": ("sve2",),
+    "+avx2": ("avx2",),
+    "+fma": ("fma",),
+    "+avxvnni": ("avx_vnni",),
+    "+avx512f": ("avx512f",),
+    "+avx512bw": ("avx512bw",),
+    "+avx512vnni": ("avx512_vnni",),
 }
 
 

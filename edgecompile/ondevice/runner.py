@@ -12,7 +12,8 @@ The job, a JSON object (* = needed; paths are relative to the job's folder):
 
     candidates*   list of {"id"*, "model"*, "engine": "litert", "xnnpack": true, "reference": false, "threads": 1};
                   reference: LiteRT's reference kernels, whose integers are the same on every machine; engine "tensorrt"
-                  takes an engine's file, and the machine's own TensorRT
+                  takes an engine's file, and the machine's own TensorRT; "tvm" a compiled library; "onnx" a graph, and
+                  "openvino" the .tflite, both with the tensors as "inputs" and "outputs" (see Fixed)
     inputs*       an .npz: one array an input, by name, leading dimension = samples. An array may be called anything
                   where the model has one input. Real numbers are quantized with the input's scale and zero point.
     mode          "benchmark" (default), or "run": write the outputs of all samples of the one candidate to "outputs"
@@ -101,6 +102,7 @@ ARM_PARTS = {
 # Device files by which accelerators can be known: Coral, Ethos-U, Hailo, Rockchip, Vivante, Intel and AMD.
 NPU_NODES = ("dev/apex_*", "dev/ethosu*", "dev/hailo*", "dev/rknpu*", "dev/galcore", "dev/accel/accel*", "dev/mali*")
 BOARD_FOLDER = "board-v1"  # within edgecompile's of the user's cache folder
+PROFILED = 20  # runs that a profile is the mean of
 PROBE_INVOKES = 3
 HASHED_SAMPLES = 8
 MEBI = 1024 * 1024
@@ -626,6 +628,11 @@ class Model:
     def read(self) -> Arrays:
         raise NotImplementedError
 
+    def profile(self) -> Json | None:
+        """Where its time goes, None where the engine doesn't tell: {"steps": [{"operators": indices, "names", "note",
+        "macs", "bytes", "unit": of "peaks", "us"}], "peaks": what one core does at most}."""
+        return None
+
     def take(self, arrays: Arrays, names: list[str]) -> Arrays:
         """The samples by the model's own names of its inputs."""
         if len(arrays) == 1 and len(names) == 1:
@@ -715,6 +722,7 @@ class Library:
     """
 
     def __init__(self, path: Path, threads: int, features: list[str]) -> None:
+        start = time.perf_counter()
         try:
             self._library = ctypes.CDLL(str(path.absolute()))
         except OSError as error:
@@ -731,6 +739,14 @@ class Library:
             raise Failure(f"{path.name} can't be opened: {self._said()}")
         self.given, self._inputs = self._arrays(self.known["inputs"])
         self.found, self._outputs = self._arrays(self.known["outputs"])
+        self.init_ms = (time.perf_counter() - start) * 1e3
+
+    def set(self, arrays: list[Any]) -> None:
+        for target, array in zip(self.given, arrays):  # noqa: B905  (Python 3.8 has no strict)
+            np.copyto(target, array)
+
+    def get(self) -> list[Any]:
+        return [array.copy() for array in self.found]
 
     def run(self) -> None:
         if self._library.edgecompile_run(self._model, self._inputs, self._outputs):
@@ -743,6 +759,14 @@ class Library:
             if self._library.edgecompile_profile(self._model, self._inputs, self._outputs, seconds):
                 raise Failure("the library failed: " + self._said())
         return [each / runs for each in seconds]
+
+    def peaks(self) -> Json:
+        """Of one core: float32 and int8 multiply-accumulates a second, bytes a second that it reads of memory as large
+        as the model's."""
+        found = (ctypes.c_double * 3)()
+        if self._library.edgecompile_peaks(found):
+            raise Failure("the library failed: " + self._said())
+        return {"float32": found[0], "int8": found[1], "bytes": found[2]}
 
     def close(self) -> None:
         self._library.edgecompile_close(self._model)
@@ -763,43 +787,150 @@ class Library:
         return arrays, (ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in arrays])
 
 
-class Compiled(Model):
-    def __init__(self, candidate: Json, folder: Path, arrays: Arrays) -> None:
-        self.id = candidate["id"]
+class OnnxSession:
+    """A graph by ONNX Runtime's CPU kernels. inputs: [{"name", "shape", "dtype"}] as the graph has them."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise Failure(f"the Python package onnxruntime can't be loaded: {error}") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        # Threads that go on waiting for work would slow down whatever is measured next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         start = time.perf_counter()
         try:
-            self.library = Library(
-                folder / candidate["model"], int(candidate.get("threads", 1)), cpu_features(Path("/proc"))
-            )
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # a class for each of its own codes
+            raise Failure(f"ONNX Runtime refused {path.name}: {error}") from None
+        self.init_ms = (time.perf_counter() - start) * 1e3
+        self.inputs = [self._spec(value) for value in self._session.get_inputs()]
+        self.outputs = [self._spec(value) for value in self._session.get_outputs()]
+        self._found: list[Any] = []
+
+    def set(self, arrays: list[Any]) -> None:
+        self._given = {spec["name"]: array for spec, array in zip(self.inputs, arrays)}  # noqa: B905
+
+    def run(self) -> None:
+        self._found = self._session.run(None, self._given)
+
+    def get(self) -> list[Any]:
+        return self._found
+
+    @staticmethod
+    def _spec(value: Any) -> Json:
+        names = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
+        dtype = names.get(value.type, value.type[len("tensor(") : -1])
+        return {"name": value.name, "shape": list(value.shape), "dtype": dtype}
+
+
+class OpenVinoSession:
+    """A .tflite as OpenVINO reads it. inputs: [{"tensor": its name in the file, "shape"}], all of them."""
+
+    def __init__(self, path: Path, threads: int, inputs: list[Json], outputs: list[Json]) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise Failure(f"the Python package openvino can't be loaded: {error}") from None
+        start = time.perf_counter()
+        try:
+            core = openvino.Core()
+            model = core.read_model(str(path))
+            model.reshape({spec["tensor"]: list(spec["shape"]) for spec in inputs})
+            # Elsewhere than asked for it would compute in bfloat16 where the CPU has that.
+            settings = {
+                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+                "PERFORMANCE_HINT": "LATENCY",
+                "ENABLE_CPU_PINNING": False,
+            }
+            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        except Exception as error:  # it raises RuntimeError, and its own
+            raise Failure(f"OpenVINO refused {path.name}: {str(error).strip().splitlines()[-1]}") from None
+        self.init_ms = (time.perf_counter() - start) * 1e3
+        self._tensor = openvino.Tensor
+        self._inputs, self._outputs = inputs, outputs
+
+    def set(self, arrays: list[Any]) -> None:
+        self._held = [np.ascontiguousarray(array) for array in arrays]
+        for spec, array in zip(self._inputs, self._held):  # noqa: B905
+            self._request.set_tensor(spec["tensor"], self._tensor(array, shared_memory=True))
+
+    def run(self) -> None:
+        self._request.infer()
+
+    def get(self) -> list[Any]:
+        return [self._request.get_tensor(spec["tensor"]).data.copy() for spec in self._outputs]
+
+
+class Fixed(Model):
+    """A model whose sizes are all fixed, in a session: what takes, runs and gives all its tensors at once.
+
+    Its inputs and outputs are described by {"name", "shape", "dtype", "scale", "zero_point"}, the last two None where
+    it isn't quantized.
+    """
+
+    def open(self, path: Path, candidate: Json) -> tuple[Any, list[Json], list[Json]]:
+        """(the session, its inputs, its outputs)"""
+        raise NotImplementedError
+
+    def __init__(self, candidate: Json, folder: Path, arrays: Arrays) -> None:
+        self.id = candidate["id"]
+        path = model_file(candidate, folder)
+        try:
+            self.session, inputs, self.outputs = self.open(path, candidate)
         except Failure as error:
             raise Failure(str(error), self.id) from None
-        self.init_ms = (time.perf_counter() - start) * 1e3
-        specs = self.library.known["inputs"]
-        arrays = self.take(arrays, [spec["name"] for spec in specs])
-        self.batch = int(specs[0]["shape"][0])
+        self.init_ms = self.session.init_ms
+        arrays = self.take(arrays, [spec["name"] for spec in inputs])
+        self.batch = int(inputs[0]["shape"][0])
         self.data = []
-        for index, spec in enumerate(specs):
+        for spec in inputs:
             array = arrays[spec["name"]]
-            if list(array.shape[1:]) != spec["shape"][1:]:
+            if list(array.shape[1:]) != list(spec["shape"][1:]):
                 raise Failure(
                     f"input {spec['name']!r}: the model expects samples of shape {spec['shape'][1:]}, received "
                     f"{list(array.shape[1:])}",
                     self.id,
                 )
             details = {"dtype": spec["dtype"], "quantization": (spec["scale"], spec["zero_point"])}
-            self.data.append((self.library.given[index], as_input(array, details, spec["name"])))
+            self.data.append(as_input(array, details, spec["name"]))
 
     def feed(self, index: int) -> None:
         rows = self.rows(index)
-        for target, array in self.data:
-            np.copyto(target, array[rows])
+        self.session.set([array[rows] for array in self.data])
 
     def invoke(self) -> None:
-        self.library.run()
+        self.session.run()
 
     def read(self) -> Arrays:
-        specs = self.library.known["outputs"]
-        return {spec["name"]: self.library.found[index].copy() for index, spec in enumerate(specs)}
+        return {spec["name"]: array for spec, array in zip(self.outputs, self.session.get())}  # noqa: B905
+
+
+class Tvm(Fixed):
+    def open(self, path: Path, candidate: Json) -> tuple[Any, list[Json], list[Json]]:
+        library = Library(path, int(candidate.get("threads", 1)), cpu_features(Path("/proc")))
+        return library, library.known["inputs"], library.known["outputs"]
+
+    def profile(self) -> Json | None:
+        seconds = self.session.profile(PROFILED)
+        steps = [dict(step, us=taken * 1e6) for step, taken in zip(self.session.known["steps"], seconds)]  # noqa: B905
+        return {"steps": steps, "peaks": self.session.peaks()}
+
+
+class Onnx(Fixed):
+    def open(self, path: Path, candidate: Json) -> tuple[Any, list[Json], list[Json]]:
+        return OnnxSession(path, int(candidate.get("threads", 1))), candidate["inputs"], candidate["outputs"]
+
+
+class OpenVino(Fixed):
+    def open(self, path: Path, candidate: Json) -> tuple[Any, list[Json], list[Json]]:
+        inputs, outputs = candidate["inputs"], candidate["outputs"]
+        return OpenVinoSession(path, int(candidate.get("threads", 1)), inputs, outputs), inputs, outputs
 
 
 class Cuda:
@@ -935,7 +1066,7 @@ class TensorRt(Model):
         return {name: host.copy() for name, (host, _) in self._outputs.items()}
 
 
-ENGINES = {"litert": Tflite, "tensorrt": TensorRt, "tvm": Compiled}
+ENGINES = {"litert": Tflite, "onnx": Onnx, "openvino": OpenVino, "tensorrt": TensorRt, "tvm": Tvm}
 
 
 def load_model(candidate: Json, folder: Path, arrays: Arrays) -> Model:
@@ -1083,6 +1214,7 @@ def benchmark(job: Json, folder: Path, emit: Emit) -> None:
             baseline_rss_mb=event["baseline_rss_mb"],
             energy=spent.get(name),
             outputs_sha256=by_id[name].digest(),
+            profile=by_id[name].profile(),
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgecompile.report import formats, layer_errors, techniques
+from edgecompile.report import formats, layer_errors, roofline, techniques
 from edgecompile.units import format_count, format_ms, format_size
 
 LONG = 40  # rows: longer lists are folded away until asked for
@@ -54,6 +54,7 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "stages": stages(manifest),
         "techniques": techniques.page(manifest, _latency_reason(manifest)),
         "layer_errors": layer_errors.page(manifest),
+        "rooflines": roofline.tables(manifest),
         "layers_of": layers,
         "sparsity": sparsity(manifest, layers),
         "types": types(manifest["optimization"]),

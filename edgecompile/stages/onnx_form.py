@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from edgecompile import compare
 from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
-from edgecompile.backends.tensorrt.graph import export
+from edgecompile.backends.onnx.graph import OLD_OPSET, export
+from edgecompile.backends.onnx.runner import OnnxRunner
 from edgecompile.backends.tensorrt.integers import quantize
-from edgecompile.backends.tensorrt.runner import OnnxRunner
 from edgecompile.errors import ConversionError, MissingDependencyError
 from edgecompile.ondevice.runner import load_inputs, save_arrays
 from edgecompile.quantization.calibration import draw
@@ -50,7 +50,7 @@ class OnnxForm:
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         path, expected = ctx.out / "model.onnx", ctx.out / "expected.npz"
-        export(artifact.model, path)
+        export(artifact.model, path, opset=OLD_OPSET, symmetric=True)
         inputs = golden_inputs(ctx.task, artifact.signature, ctx.seed)
         reference = LiteRtRunner(artifact.model, REFERENCE).run(inputs)
         xnnpack = LiteRtRunner(artifact.model, XNNPACK).run(inputs)
@@ -64,7 +64,7 @@ class OnnxForm:
                 raise ConversionError(
                     f"the ONNX graph's output {name!r} is {verdict.relative:.2g} of its range from LiteRT's, allowed "
                     f"{verdict.tolerance / verdict.range:.2g}",
-                    hint="report it with the model; --backends litert leaves TensorRT out",
+                    hint="report it with the model; --backends litert leaves ONNX out",
                 )
         save_arrays(expected, reference)
         metrics = _metrics(path, verdicts)

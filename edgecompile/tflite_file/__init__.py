@@ -3,14 +3,14 @@
 graph.py       the dataclasses, and what can be computed from them (constants, MACs, sparsity, signature)
 structure.py   bounds of every FlatBuffers table, vector and string
 reading.py     bytes -> dataclasses, through the schema that ships with LiteRT
-writing.py     the schema's own objects, changed and written again; a signature, the order of inputs and outputs
+writing.py     the schema's own objects, changed and written again: names, a signature, the order of inputs and outputs
 slimming.py    the same model in fewer bytes; layout.py: a FlatBuffers writer that stores equal parts once
 parts.py       what names, quantization, constants, metadata and the rest take in a file
-cutting.py     the beginning of a model as a model of its own
+cutting.py     the beginning of a model, or one operator, as a model of its own
 checks.py      indices, quantization parameters, sizes of constants, order of operators
 """
 
-from edgecompile.tflite_file.cutting import cut
+from edgecompile.tflite_file.cutting import alone, cut
 from edgecompile.tflite_file.graph import (
     NamedSignature,
     Operator,
@@ -23,7 +23,7 @@ from edgecompile.tflite_file.graph import (
 from edgecompile.tflite_file.parts import bytes_by_part
 from edgecompile.tflite_file.reading import read
 from edgecompile.tflite_file.slimming import Slimmed, slim
-from edgecompile.tflite_file.writing import in_order, tables_of, with_signature, write_tables
+from edgecompile.tflite_file.writing import in_order, spelt_out, tables_of, with_signature, write_tables
 
 __all__ = [
     "NamedSignature",
@@ -34,11 +34,13 @@ __all__ = [
     "Subgraph",
     "Tensor",
     "TfliteModel",
+    "alone",
     "bytes_by_part",
     "cut",
     "in_order",
     "read",
     "slim",
+    "spelt_out",
     "tables_of",
     "with_signature",
     "write_tables",

@@ -11,6 +11,7 @@ from edgecompile.artifact import Signature
 from edgecompile.tflite_file.graph import TfliteModel
 
 SERVING = "serving_default"
+_LARGEST_OLD_CODE = 127
 
 
 def tables_of(model: TfliteModel) -> Any:
@@ -47,6 +48,19 @@ def with_signature(model: TfliteModel, names: Signature, path: Path) -> Path:
     signature.inputs = _maps(schema, [t.name for t in names.inputs], graph.inputs)
     signature.outputs = _maps(schema, [t.name for t in names.outputs], graph.outputs)
     tables.signatureDefs = [signature]
+    return write_tables(tables, path)
+
+
+def spelt_out(model: TfliteModel, path: Path) -> Path:
+    """A copy with what `slim` leaves out and some tools can't do without: a name for every tensor, and the field for
+    an operator's code that older versions of the schema had."""
+    tables = tables_of(model)
+    for code in tables.operatorCodes:
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)  # older files have that one alone
+        code.deprecatedBuiltinCode = min(code.builtinCode, _LARGEST_OLD_CODE)
+    for graph in tables.subgraphs:
+        for number, tensor in enumerate(graph.tensors):
+            tensor.name = tensor.name or f"tensor_{number}".encode()
     return write_tables(tables, path)
 
 

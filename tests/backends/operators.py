@@ -53,17 +53,23 @@ class OneOperator:
             self.inputs.append(len(self.tensors))
         self.tensors.append(tensor)
 
-    def write(self, name: str, options_type: str, options: Any, path: Path, version: int = 3) -> Path:
-        *inputs, output = self.inputs
+    def write(self, name: str, options_type: str, options: Any, path: Path, version: int = 3, made: int = 1) -> Path:
+        """made: how many of the tensors, at the end, are outputs."""
+        inputs, outputs = self.inputs[:-made], self.inputs[-made:]
         operator = schema.OperatorT()
-        operator.inputs, operator.outputs = list(range(len(self.tensors) - 1)), [output]
+        operator.inputs, operator.outputs = list(range(len(self.tensors) - made)), outputs
         operator.builtinOptionsType = getattr(schema.BuiltinOptions, options_type)
         operator.builtinOptions = options
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, name)
         code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), version
         graph = schema.SubGraphT()
-        graph.tensors, graph.operators, graph.inputs, graph.outputs = self.tensors, [operator], inputs, [output]
+        graph.tensors, graph.operators, graph.inputs, graph.outputs = self.tensors, [operator], inputs, outputs
         model = schema.ModelT()
         model.version, model.operatorCodes, model.subgraphs, model.buffers = 3, [code], [graph], self.buffers
         return write_tables(model, path)
+
+
+def enumerated(of: Any, name: str) -> int:
+    value: int = getattr(of, name)
+    return value

@@ -10,64 +10,30 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from backends.operators import OneOperator
-from hypothesis import HealthCheck, given, settings
+from backends.compiled import EXACT, FAST, agree, compiled, quick
+from backends.operators import OneOperator, enumerated
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
-from edgecompile.backends.tvm import library
-from edgecompile.backends.tvm.arithmetic import FAST
-from edgecompile.backends.tvm.arithmetic import REFERENCE as EXACT
-from edgecompile.backends.tvm.isa import InstructionSet, best
-from edgecompile.backends.tvm.planner import Planner
-from edgecompile.backends.tvm.runner import TvmRunner
+from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, InstructionSet
 from edgecompile.devices.local import LocalDevice
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.tflite_file import read
 
 Array = npt.NDArray[Any]
 ACTIVATIONS = ("NONE", "RELU", "RELU6")
-quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-def own_isa() -> InstructionSet:
-    facts = LocalDevice().facts().details
-    found = best(facts["machine"], facts["features"])
-    if found is None:
-        pytest.skip(f"there is no code of ours for {facts['machine']} with {facts['features']}")
-    return found
-
-
-def compiled(model: Path, mode: str, threads: int = 1) -> TvmRunner:
-    """What the code for this machine computes."""
-    isa, file = own_isa(), read(model)
-    plan = Planner(file, isa, mode, threads).run()
-    with tempfile.TemporaryDirectory() as work:
-        made = library.build(plan, own_signature(file), isa, Path(work, "model.so"), Path(work))
-        return TvmRunner(made.path, threads)
-
-
-def agree(model: Path, x: dict[str, Array], threads: int = 1) -> None:
-    """In LiteRT's own rounding to the bit; in XNNPACK's, within one step, as one operator rounds once."""
-    expected = LiteRtRunner(model, REFERENCE).run(x)
-    for mode in (EXACT, FAST):
-        found = compiled(model, mode, threads).run(x)
-        for name, array in expected.items():
-            apart = np.abs(found[name].astype(np.int64) - array.astype(np.int64))
-            assert apart.max() <= (mode == FAST), (mode, apart.max())
-
-
-def enumerated(of: Any, name: str) -> int:
-    value: int = getattr(of, name)
-    return value
 
 
 @st.composite
-def windows(draw: st.DrawFn) -> dict[str, Any]:
+def windows(draw: st.DrawFn, dilated: bool = False) -> dict[str, Any]:
     size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    dilation = draw(st.sampled_from(((1, 1), (2, 1), (2, 3)))) if dilated else (1, 1)
+    reach = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
     return {
         "size": size,
-        "input": (draw(st.integers(size[0], 9)), draw(st.integers(size[1], 11))),
+        "dilation": dilation,
+        "input": (draw(st.integers(reach[0], max(reach[0], 9))), draw(st.integers(reach[1], max(reach[1], 11)))),
         "stride": draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
         "padding": draw(st.sampled_from(("SAME", "VALID"))),
         "activation": draw(st.sampled_from(ACTIVATIONS)),
@@ -79,10 +45,10 @@ def windows(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def output_size(window: dict[str, Any]) -> tuple[int, ...]:
-    sizes = zip(window["input"], window["size"], window["stride"], strict=True)
+    sizes = zip(window["input"], window["size"], window["stride"], window["dilation"], strict=True)
     if window["padding"] == "SAME":
-        return tuple(-(-n // s) for n, _, s in sizes)
-    return tuple((n - k) // s + 1 for n, k, s in sizes)
+        return tuple(-(-n // s) for n, _, s, _ in sizes)
+    return tuple((n - (k - 1) * d - 1) // s + 1 for n, k, s, d in sizes)
 
 
 def filled(options: Any, window: dict[str, Any]) -> Any:
@@ -97,7 +63,7 @@ def integers(rng: np.random.Generator, *shape: int) -> Array:
 
 
 @quick
-@given(windows(), st.integers(1, 21), st.integers(1, 35), st.booleans())
+@given(windows(dilated=True), st.integers(1, 21), st.integers(1, 35), st.booleans())
 def test_convolutions_of_bytes(window: dict[str, Any], channels: int, outputs: int, per_channel: bool) -> None:
     rng = np.random.default_rng(window["seed"])
     (si, so), (zi, zo) = window["scales"], window["zeros"]
@@ -109,26 +75,28 @@ def test_convolutions_of_bytes(window: dict[str, Any], channels: int, outputs: i
     made.tensor((outputs,), "int32", list(scales * si), 0, rng.integers(-9000, 9000, outputs))
     made.tensor((1, *output_size(window), outputs), "int8", [so], zo)
     options = filled(schema.Conv2DOptionsT(), window)
-    options.dilationHFactor = options.dilationWFactor = 1
+    options.dilationHFactor, options.dilationWFactor = window["dilation"]
     with tempfile.TemporaryDirectory() as folder:
         path = made.write("CONV_2D", "Conv2DOptions", options, Path(folder, "conv.tflite"))
         agree(path, {"t0": integers(rng, 3, *window["input"], channels)}, window["threads"])
 
 
 @quick
-@given(windows(), st.integers(1, 40))
-def test_depthwise_convolutions_of_bytes(window: dict[str, Any], channels: int) -> None:
+@given(windows(dilated=True), st.integers(1, 40), st.sampled_from((1, 1, 2, 3)))
+def test_depthwise_convolutions_of_bytes(window: dict[str, Any], channels: int, multiplier: int) -> None:
     rng = np.random.default_rng(window["seed"])
     (si, so), (zi, zo) = window["scales"], window["zeros"]
-    weights = np.maximum(integers(rng, 1, *window["size"], channels), -127)
-    scales = rng.uniform(1e-3, 0.02, channels)
+    outputs = channels * multiplier
+    weights = np.maximum(integers(rng, 1, *window["size"], outputs), -127)
+    scales = rng.uniform(1e-3, 0.02, outputs)
     made = OneOperator()
     made.tensor((1, *window["input"], channels), "int8", [si], zi)
     made.tensor(weights.shape, "int8", list(scales), 0, weights, 3)
-    made.tensor((channels,), "int32", list(scales * si), 0, rng.integers(-9000, 9000, channels))
-    made.tensor((1, *output_size(window), channels), "int8", [so], zo)
+    made.tensor((outputs,), "int32", list(scales * si), 0, rng.integers(-9000, 9000, outputs))
+    made.tensor((1, *output_size(window), outputs), "int8", [so], zo)
     options = filled(schema.DepthwiseConv2DOptionsT(), window)
-    options.depthMultiplier = options.dilationHFactor = options.dilationWFactor = 1
+    options.depthMultiplier = multiplier
+    options.dilationHFactor, options.dilationWFactor = window["dilation"]
     with tempfile.TemporaryDirectory() as folder:
         path = made.write("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions", options, Path(folder, "depthwise.tflite"))
         agree(path, {"t0": integers(rng, 3, *window["input"], channels)}, window["threads"])
@@ -197,7 +165,7 @@ def test_softmax_of_bytes(seed: int, count: int, scale: float, beta: float) -> N
 
 
 @quick
-@given(windows(), st.integers(1, 21), st.integers(1, 35))
+@given(windows(dilated=True), st.integers(1, 21), st.integers(1, 35))
 def test_convolutions_of_floats(window: dict[str, Any], channels: int, outputs: int) -> None:
     rng = np.random.default_rng(window["seed"])
     weights, bias = rng.normal(size=(outputs, *window["size"], channels)), rng.normal(size=outputs)
@@ -207,13 +175,32 @@ def test_convolutions_of_floats(window: dict[str, Any], channels: int, outputs: 
     made.tensor((outputs,), "float32", constant=bias)
     made.tensor((1, *output_size(window), outputs), "float32")
     options = filled(schema.Conv2DOptionsT(), window)
-    options.dilationHFactor = options.dilationWFactor = 1
+    options.dilationHFactor, options.dilationWFactor = window["dilation"]
     x = {"t0": rng.normal(size=(3, *window["input"], channels)).astype(np.float32)}
     with tempfile.TemporaryDirectory() as folder:
         path = made.write("CONV_2D", "Conv2DOptions", options, Path(folder, "conv.tflite"))
         (expected,) = LiteRtRunner(path, REFERENCE).run(x).values()
         (found,) = compiled(path, FAST, window["threads"]).run(x).values()
     assert np.abs(found - expected).max() <= 1e-5 * max(np.ptp(expected), 1.0)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("name", ["ic/pretrainedResnet_quant", "kws/kws_ref_model", "ic/pretrainedResnet"])
+def test_each_instruction_set(isa: InstructionSet, name: str, data: Path) -> None:
+    """All that this CPU has: integers to the bit, floats within 1e-5 of the range."""
+    facts = LocalDevice().facts().details
+    if isa.arch != facts["machine"] or not set(isa.needs) <= set(facts["features"]):
+        pytest.skip(f"{isa.name} wants {isa.arch} with {', '.join(isa.needs)}")
+    model = data / "models" / "mlperf_tiny" / f"{name}.tflite"
+    (spec,) = own_signature(read(model)).inputs
+    rng, shape = np.random.default_rng(1), (4, *spec.shape[1:])
+    x = {spec.name: 255 * rng.random(shape, np.float32) if spec.dtype == "float32" else integers(rng, *shape)}
+    (expected,) = LiteRtRunner(model, REFERENCE).run(x).values()
+    (found,) = compiled(model, EXACT, isa=isa).run(x).values()
+    if expected.dtype == np.float32:
+        assert np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
+    else:
+        assert np.array_equal(found, expected)
 
 
 NETWORKS = (

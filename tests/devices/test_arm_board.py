@@ -9,9 +9,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from devices.jetson import stand_ins
 from running import Run, run_cli
+
+from edgecompile.backends.litert import REFERENCE, LiteRtRunner
+from edgecompile.backends.tvm import library
+from edgecompile.backends.tvm.arithmetic import REFERENCE as EXACT
+from edgecompile.backends.tvm.isa import INSTRUCTION_SETS
+from edgecompile.backends.tvm.planner import Planner
+from edgecompile.devices import benchmark
+from edgecompile.devices.opening import one, open_board
+from edgecompile.loaders.interpreter import own_signature
+from edgecompile.tflite_file import read
 
 pytestmark = pytest.mark.board
 
@@ -154,3 +165,26 @@ def test_a_jetsons_build_with_stand_ins(arm_board: ArmBoard, tmp_path: Path) -> 
     assert engine["passed"]
     assert engine["latency_p50_ms"] > 0
     assert {f["label"] for f in manifest["figures"] if f["name"] == "latency_p50"} == {"emulated-instructions"}
+
+
+@pytest.mark.parametrize("instructions", ["neon-dotprod", "neon"])
+@pytest.mark.parametrize("name", ["ic/pretrainedResnet_quant", "kws/kws_ref_model", "ic/pretrainedResnet"])
+def test_a_library_from_here_computes_the_same_there(
+    instructions: str, name: str, arm_board: ArmBoard, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled by TVM on this machine: integers to the bit as LiteRT's reference kernels here, floats within 1e-5."""
+    model = data / "models" / "mlperf_tiny" / f"{name}.tflite"
+    file, isa = read(model), next(each for each in INSTRUCTION_SETS if each.name == instructions)
+    (tmp_path / "work").mkdir()
+    plan = Planner(file, isa, EXACT, 1).run()
+    made = library.build(plan, own_signature(file), isa, tmp_path / "model.so", tmp_path / "work")
+    (spec,) = own_signature(file).inputs
+    rng, shape = np.random.default_rng(0), (5, *spec.shape[1:])
+    whole = spec.dtype == "int8"
+    x = {spec.name: rng.integers(-128, 128, shape).astype(np.int8) if whole else 255 * rng.random(shape, np.float32)}
+    (expected,) = LiteRtRunner(model, REFERENCE).run(x).values()
+    monkeypatch.setenv("EDGECOMPILE_CONFIG", arm_board.environment["EDGECOMPILE_CONFIG"])
+    candidate = {"id": "tvm", "engine": "tvm", "model": str(made.path), "threads": 1}
+    with open_board(one("arm-board")) as board:
+        (found,) = benchmark.outputs(board, candidate, x, lambda *_: None).values()
+    assert np.array_equal(found, expected) if whole else np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)

@@ -53,6 +53,8 @@ def test_the_file_is_python_3_8_and_needs_nothing_of_ours() -> None:
             roots.add((node.module or "").split(".")[0])
     assert roots - sys.stdlib_module_names == {
         "numpy",
+        "onnxruntime",
+        "openvino",
         "tensorrt",
     }  # of which the second is loaded for its engines alone
 
@@ -145,7 +147,11 @@ def test_run_with_a_signature_and_with_a_custom_operator(data: Path, tmp_path: P
     [
         ({"model": "none.tflite"}, None, "no such model file"),
         ({"model": "job.json"}, None, "can't be loaded"),
-        ({"engine": "abacus"}, None, "unknown engine 'abacus', expected one of ['litert', 'tensorrt', 'tvm']"),
+        (
+            {"engine": "abacus"},
+            None,
+            "unknown engine 'abacus', expected one of ['litert', 'onnx', 'openvino', 'tensorrt', 'tvm']",
+        ),
         (
             {},
             {"input_1": np.zeros((2, 5, 10, 1), np.int8)},
@@ -234,7 +240,7 @@ def test_jetsons_are_known_by_their_own_names(tmp_path: Path, model: str, target
 def test_local_device(data: Path) -> None:
     seen: list[tuple[int, int]] = []
     job = BenchJob(
-        (BenchCandidate("x", data / KWS), BenchCandidate("b", data / KWS, xnnpack=False)),
+        (BenchCandidate("x", data / KWS), BenchCandidate("b", data / KWS, config={"xnnpack": False})),
         {"input_1": keywords(data, 4)},
         warmup=1,
         runs=5,

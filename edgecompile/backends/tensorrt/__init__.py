@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Artifact
 from edgecompile.backends.base import Candidate
-from edgecompile.backends.tensorrt.runner import OnnxRunner
+from edgecompile.backends.onnx import PACKAGES
+from edgecompile.backends.onnx.runner import OnnxRunner
 from edgecompile.target import Target
 
 if TYPE_CHECKING:
     from edgecompile.stages.base import Stage
 
-PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 FP16, INT8 = "fp16", "int8"
 # {precision: role of the artifact's file that its engine is built from} (stages/onnx_form.py)
 GRAPHS = {FP16: "onnx", INT8: "onnx-int8"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgecompile.backends.tensorrt.graph import check_symmetric
+from edgecompile.backends.onnx.graph import check_symmetric
 from edgecompile.errors import ConversionError
 from edgecompile.task import Array
 

@@ -239,6 +239,19 @@ EXPORT int edgecompile_run(Model *model, const void *const *inputs, void *const 
     return 0;
 }
 
+void edgecompile_measure(const uint8_t *memory, size_t bytes, double *found);
+
+/* What one core does at most: see peaks.c. Its memory is as large as the model's. Not 0 where there is none. */
+EXPORT int edgecompile_peaks(double *found) {
+    size_t bytes = (ARENA_BYTES + WEIGHT_BYTES + 4095) / 4096 * 4096;
+    uint8_t *memory = allocate(CPU, 0, bytes ? bytes : 4096, 0, 0);
+    if (memory == NULL) return failed("no memory to measure with");
+    memset(memory, 1, bytes ? bytes : 4096);
+    edgecompile_measure(memory, bytes ? bytes : 4096, found);
+    free(memory);
+    return 0;
+}
+
 /* As edgecompile_run; adds what each step took to `seconds`, in their order. */
 EXPORT int edgecompile_profile(Model *model, const void *const *inputs, void *const *outputs, double *seconds) {
     Any result;

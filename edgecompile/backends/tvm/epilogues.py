@@ -15,12 +15,12 @@ from edgecompile.backends.tvm.arithmetic import (
     Range,
     clamped,
     f32,
-    i32,
     multiplier,
     rounded,
     scaled,
     scaled_once,
 )
+from edgecompile.backends.tvm.pairs import Pair, added
 from edgecompile.task import Array
 
 Indices = tuple[Any, ...]
@@ -63,15 +63,6 @@ def of_floats(bias: Array, activation: str, residual: tuple[tuple[int, ...], str
     return Epilogue("float32", (b, r), (bias,), apply)
 
 
-@dataclass(frozen=True)
-class Addition:
-    """A quantized ADD: ranges of its inputs and of its output."""
-
-    first: Range
-    second: Range
-    into: Range
-
-
 def of_integers(
     bias: Array,
     scales: Array,
@@ -79,7 +70,7 @@ def of_integers(
     mode: str,
     *,
     once: bool = False,
-    residual: tuple[tuple[int, ...], Addition] | None = None,
+    residual: tuple[tuple[int, ...], Pair] | None = None,
 ) -> Epilogue:
     """bias: int32, and scales: float64 (input's times weights' over output's), both [stored channels].
 
@@ -113,18 +104,3 @@ def of_integers(
         return added(requantized(total, o), r[at], addition, mode)
 
     return Epilogue(addition.into.dtype, (*operands, r), constants, apply)
-
-
-def added(a: Expr, b: Expr, of: Addition, mode: str) -> Expr:
-    """Two stored numbers' sum, as it is stored."""
-    first, second, into = of.first, of.second, of.into
-    if mode == FAST:
-        one, two = first.scale / into.scale, second.scale / into.scale
-        total = a.astype("float32") * f32(one) + b.astype("float32") * f32(two)
-        return rounded(total - f32(first.zero * one + second.zero * two), into)
-    twice = 2 * max(first.scale, second.scale)
-    m1, m2 = multiplier(first.scale / twice), multiplier(second.scale / twice)
-    out = multiplier(twice / ((1 << 20) * into.scale))
-    x = scaled((a.astype("int32") - i32(first.zero)) << i32(20), i32(m1[0]), i32(m1[1]))
-    y = scaled((b.astype("int32") - i32(second.zero)) << i32(20), i32(m2[0]), i32(m2[1]))
-    return clamped(scaled(x + y, i32(out[0]), i32(out[1])), into)

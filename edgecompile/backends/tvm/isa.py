@@ -19,6 +19,7 @@ class InstructionSet:
     lanes: float32 numbers in a vector register. registers: vector registers there are.
     dot: the intrinsic that multiplies bytes and adds them to int32 (intrinsics/), None where there is none.
     unsigned: int8 activations are kept as uint8, 128 more, because the dot product wants them so.
+    cflags: with which a C compiler may use it too.
     """
 
     name: str
@@ -30,6 +31,17 @@ class InstructionSet:
     registers: int
     dot: str | None
     unsigned: bool
+    cflags: tuple[str, ...] = ()
+
+    @property
+    def sums(self) -> int:
+        """Registers for the sums of dot products; others hold what is multiplied, which x86 may read from memory."""
+        return self.registers - 8 if self.arch == "aarch64" else self.registers // 2 - 1
+
+    @property
+    def unrolled(self) -> int:
+        """Turns of the innermost loop over input channels that are written out."""
+        return 4 if self.arch == "aarch64" else 1
 
     def target(self) -> dict[str, Any]:
         """As TVM's Target takes it."""
@@ -39,14 +51,20 @@ class InstructionSet:
 
 _AVX2 = ("avx2", "fma")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw")
+_C_AVX2 = ("-mavx2", "-mfma")
+_C_AVX512 = (*_C_AVX2, "-mavx512f", "-mavx512bw")
 
 # The best first, by architecture.
 INSTRUCTION_SETS = (
-    InstructionSet("avx512-vnni", "x86_64", "cascadelake", (), (*_AVX512, "avx512_vnni"), 16, 32, "vnni512", True),
-    InstructionSet("avx512", "x86_64", "skylake-avx512", (), _AVX512, 16, 32, None, True),
-    InstructionSet("avx-vnni", "x86_64", "alderlake", (), (*_AVX2, "avx_vnni"), 8, 16, "vnni256", True),
-    InstructionSet("avx2", "x86_64", "haswell", (), _AVX2, 8, 16, None, True),
-    InstructionSet("neon", "aarch64", "cortex-a53", ("+neon",), (), 4, 32, None, False),
+    InstructionSet("avx512-vnni", "x86_64", "cascadelake", (), (*_AVX512, "avx512_vnni"), 16, 32, "vnni512", True,
+                   (*_C_AVX512, "-mavx512vnni")),
+    InstructionSet("avx512", "x86_64", "skylake-avx512", (), _AVX512, 16, 32, "madd512", True, _C_AVX512),
+    InstructionSet("avx-vnni", "x86_64", "alderlake", (), (*_AVX2, "avx_vnni"), 8, 16, "vnni256", True,
+                   (*_C_AVX2, "-mavxvnni")),
+    InstructionSet("avx2", "x86_64", "haswell", (), _AVX2, 8, 16, "madd256", True, _C_AVX2),
+    InstructionSet("neon-dotprod", "aarch64", "cortex-a76", ("+neon", "+dotprod"), ("asimddp",), 4, 32, "sdot", False,
+                   ("-march=armv8.2-a+dotprod",)),
+    InstructionSet("neon", "aarch64", "cortex-a53", ("+neon",), (), 4, 32, "smull", False),
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import shutil
 import subprocess
@@ -14,15 +15,16 @@ import numpy as np
 import tvm
 import tvm_ffi
 from tvm.target import Target
+from tvm.target.codegen import llvm_get_cpu_archlist, llvm_is_valid_cpu
 
 from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.backends.tvm import COMPILERS, memory
 from edgecompile.backends.tvm.isa import InstructionSet
-from edgecompile.backends.tvm.plan import Plan, Value
-from edgecompile.errors import ConversionError, ToolchainError
+from edgecompile.backends.tvm.plan import Plan, Step, Value
+from edgecompile.errors import ConversionError, TargetError, ToolchainError
 from edgecompile.task import Array
 
-_SOURCES = ("types.h", "driver.c")
+_SOURCES = ("types.h", "driver.c", "peaks.c")
 _CODES = {"i": 0, "u": 1, "f": 2}  # of DLPack
 
 
@@ -49,14 +51,16 @@ def compiler(arch: str) -> str:
 
 
 def build(plan: Plan, signature: Signature, isa: InstructionSet, out: Path, work: Path) -> Library:
-    """Write the library to `out`; `work` is an empty folder. ToolchainError without a C compiler."""
+    """Write the library to `out`; `work` is an empty folder. ToolchainError without a C compiler, TargetError for a
+    processor that LLVM doesn't know."""
     cc = compiler(isa.arch)
+    _check_processor(isa)
     functions, names = _distinct(plan)
     _compile(functions, isa, work / "kernels.o")
     constants = [a for step in plan.steps for a in step.arguments if isinstance(a, np.ndarray)]
     starts, weight_bytes = _write(constants, work / "weights.bin")
     arena, arena_bytes = memory.offsets(plan)
-    tables = _tables(plan, names, arena, arena_bytes, starts)
+    tables = _tables(plan, names, (arena, arena_bytes), (starts, weight_bytes))
     told = json.dumps(_told(plan, signature, isa))
     text = f"static const char signature[] = {json.dumps(told)};\n{tables}"
     (work / "model.c").write_text(text, encoding="ascii")
@@ -67,17 +71,35 @@ def build(plan: Plan, signature: Signature, isa: InstructionSet, out: Path, work
         '.incbin "weights.bin"\n.byte 0\n.section .note.GNU-stack,"",%progbits\n',
         encoding="ascii",
     )
-    command = [
-        cc, "-shared", "-fPIC", "-O2", "-pthread", "-fvisibility=hidden", "-Wl,--exclude-libs,ALL", "-Wl,-s",
-        "-o", str(out.absolute()), "model.c", "weights.S", "kernels.o", "-lm",
-    ]  # fmt: skip
+    common = [cc, "-fPIC", "-O2", "-pthread", "-fvisibility=hidden"]
+    _run([*common, *isa.cflags, "-c", "-o", "peaks.o", "peaks.c"], work)
+    _run(
+        [*common, "-shared", "-Wl,--exclude-libs,ALL", "-Wl,-s", "-o", str(out.absolute()),
+         "model.c", "weights.S", "kernels.o", "peaks.o", "-lm"],
+        work,
+    )  # fmt: skip
+    return Library(out, len(functions), arena_bytes, weight_bytes)
+
+
+def _run(command: Sequence[str], work: Path) -> None:
     done = subprocess.run(command, cwd=work, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConversionError(
-            f"{Path(cc).name} could not link the model: {done.stderr.strip()[-500:]}",
+            f"{Path(command[0]).name} could not link the model: {done.stderr.strip()[-500:]}",
             hint="report it with the model; --backends litert leaves TVM out",
         )
-    return Library(out, len(functions), arena_bytes, weight_bytes)
+
+
+def _check_processor(isa: InstructionSet) -> None:
+    """LLVM itself only warns, and compiles for some other one."""
+    triple = isa.target()["mtriple"]
+    if not llvm_is_valid_cpu(isa.mcpu, triple):
+        known = map(str, llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": triple})))
+        near = difflib.get_close_matches(isa.mcpu, known, 3)
+        raise TargetError(
+            f"LLVM knows no {isa.arch} processor {isa.mcpu!r}",
+            hint=f"mcpu in the target's file may be {', '.join(near)}" if near else "see mcpu in the target's file",
+        )
 
 
 def tidy(work: Path) -> None:
@@ -97,7 +119,25 @@ def _told(plan: Plan, signature: Signature, isa: InstructionSet) -> dict[str, An
         "arch": isa.arch,
         "instructions": isa.name,
         "needs": sorted(isa.needs),
-        "steps": [{"operators": list(step.operators), "note": step.note} for step in plan.steps],
+        "steps": [_step(step, plan) for step in plan.steps],
+    }
+
+
+def _step(step: Step, plan: Plan) -> dict[str, Any]:
+    """bytes: that it reads and writes, each argument once. unit: whose peak bounds it; depthwise convolutions of bytes
+    are computed in floats."""
+    sizes = (a.bytes if isinstance(a, Value) else a.nbytes for a in step.arguments)
+    counted = [plan.operators[index] for index in step.operators]
+    first = step.arguments[0]
+    dots = {name for name, _ in counted} & {"CONV_2D", "FULLY_CONNECTED"}
+    whole = isinstance(first, Value) and first.dtype in ("int8", "uint8")
+    return {
+        "operators": list(step.operators),
+        "names": [name for name, _ in counted],
+        "note": step.note,
+        "macs": sum(macs for _, macs in counted),
+        "bytes": sum(sizes),
+        "unit": "int8" if dots and whole else "float32",
     }
 
 
@@ -139,7 +179,11 @@ def _write(constants: Sequence[Array], path: Path) -> tuple[dict[int, int], int]
         return starts, file.tell()
 
 
-def _tables(plan: Plan, names: Sequence[str], arena: dict[Value, int], arena_bytes: int, starts: dict[int, int]) -> str:
+def _tables(
+    plan: Plan, names: Sequence[str], values: tuple[dict[Value, int], int], constants: tuple[dict[int, int], int]
+) -> str:
+    """values, constants: (where each begins, bytes of all)."""
+    (arena, arena_bytes), (starts, weight_bytes) = values, constants
     inputs = {value: number for number, value in enumerate(plan.inputs)}
     outputs = {value.place: number for number, value in enumerate(plan.outputs)}
     places: dict[Any, int] = {}
@@ -179,7 +223,8 @@ def _tables(plan: Plan, names: Sequence[str], arena: dict[Value, int], arena_byt
     return "\n".join(
         [
             f"#define PLACES {len(rows)}", f"#define STEPS {len(steps)}", f"#define MOST_ARGUMENTS {most}",
-            f"#define ARENA_BYTES {arena_bytes}", '#include "types.h"', *kernels, *shapes, *lists,
+            f"#define ARENA_BYTES {arena_bytes}", f"#define WEIGHT_BYTES {weight_bytes}", '#include "types.h"',
+            *kernels, *shapes, *lists,
             "static const Place places[] = {", *rows, "};", "static const Step steps[] = {", *steps, "};",
             '#include "driver.c"', "",
         ]

@@ -49,6 +49,9 @@ class Step:
 
 @dataclass
 class Plan:
+    """operators: by index, (name, multiply-accumulates)."""
+
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    operators: dict[int, tuple[str, int]] = field(default_factory=dict)

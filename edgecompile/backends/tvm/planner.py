@@ -6,12 +6,15 @@ import dataclasses
 import math
 from collections import Counter
 
+import numpy as np
+
 from edgecompile.backends.tvm import lowerings
 from edgecompile.backends.tvm.arithmetic import Range
 from edgecompile.backends.tvm.isa import InstructionSet
 from edgecompile.backends.tvm.operators.pointwise import compact
-from edgecompile.backends.tvm.plan import Plan, Step, Value
+from edgecompile.backends.tvm.plan import BYTES, Plan, Step, Value
 from edgecompile.backends.tvm.schedules import plain
+from edgecompile.backends.tvm.statics import folded
 from edgecompile.errors import UnsupportedLayerError
 from edgecompile.task import Array
 from edgecompile.tflite_file import TfliteModel
@@ -22,9 +25,9 @@ class Planner:
     """mode: FAST or REFERENCE, for integers."""
 
     def __init__(self, model: TfliteModel, isa: InstructionSet, mode: str, threads: int) -> None:
-        self.model, self.isa, self.mode, self.threads = model, isa, mode, threads
-        self.graph = model.main
-        self.plan = Plan()
+        self.model, self.isa, self.mode, self.threads = folded(model), isa, mode, threads
+        self.graph = self.model.main
+        self.plan = Plan(operators={o.index: (o.name, self.graph.macs(o)) for o in self.graph.operators})
         self._values: dict[int, Value] = {}
         self._done: set[int] = set()
         self._uses = Counter(index for operator in self.graph.operators for index in operator.inputs)
@@ -64,11 +67,17 @@ class Planner:
         if found.stored == found.shape:
             return found
         made = dataclasses.replace(found, stored=found.shape)
-        function = compact(found.stored, found.shape, found.dtype, 0, found.dtype)
-        scheduled, note = plain.pointwise(function, self.isa.lanes, self.threads)
-        self.emit(Step(scheduled, (found, made), (made,), (), f"without padding channels, {note}"))
+        self._copy(found, made, "without padding channels")
         self._values[index] = made
         return made
+
+    def operand(self, index: int) -> Value | Array:
+        """What a function reads: the value without padding channels, or a constant as values are stored."""
+        data = self.constant(index)
+        if data is None:
+            return self.whole(index)
+        shifted = data if self.dtype(index) == data.dtype else (data.astype(np.int16) + 128).astype(np.uint8)
+        return np.ascontiguousarray(shifted.reshape(shifted.shape or (1,)))
 
     def range(self, index: int, activation: str = "NONE") -> Range | None:
         """Of a quantized tensor, as it is stored; None for any other."""
@@ -108,6 +117,10 @@ class Planner:
         assert math.prod(shape) == math.prod(of.stored)
         self._values[index] = Value(shape, shape, of.dtype, self.range(index), of.place)
 
+    def same(self, index: int, of: Value) -> None:
+        """The tensor is `of`, element by element."""
+        self._values[index] = dataclasses.replace(of, of=self.range(index), root=of.place)
+
     def emit(self, step: Step) -> None:
         self.plan.steps.append(step)
 
@@ -143,18 +156,22 @@ class Planner:
         tensor, kept = self.tensor(index), self.dtype(index)
         value = Value(tensor.shape, tensor.shape, tensor.dtype, self.range(index) if kept == tensor.dtype else None)
         self.plan.inputs.append(value)
-        return value if kept == tensor.dtype else self._recentred(value, kept, 128, self.range(index))
+        return value if kept == tensor.dtype else self._recentred(value, kept, self.range(index))
 
     def _handed_out(self, index: int) -> Value:
         found, dtype = self.whole(index), self.tensor(index).dtype
         if found.dtype != dtype:
-            return self._recentred(found, dtype, -128, None)
+            return self._recentred(found, dtype, None)
         taken = found.place in (*self.plan.inputs, *(each.place for each in self.plan.outputs))
-        return self._recentred(found, dtype, 0, None) if taken else found
+        return self._recentred(found, dtype, None) if taken else found
 
-    def _recentred(self, value: Value, dtype: str, shift: int, of: Range | None) -> Value:
+    def _recentred(self, value: Value, dtype: str, of: Range | None) -> Value:
         made = Value(value.shape, value.shape, dtype, of)
-        function = compact(value.stored, made.shape, value.dtype, shift, dtype)
-        scheduled, note = plain.pointwise(function, self.isa.lanes, self.threads)
-        self.emit(Step(scheduled, (value, made), (made,), (), f"in or out, {note}"))
+        self._copy(value, made, "in or out")
         return made
+
+    def _copy(self, value: Value, made: Value, why: str) -> None:
+        function = compact(value.stored, made.shape, value.dtype, made.dtype)
+        lanes = self.isa.lanes * 4 // BYTES[value.dtype]  # whole registers
+        scheduled, note = plain.pointwise(function, max(lanes, 2), self.threads)
+        self.emit(Step(scheduled, (value, made), (made,), (), f"{why}, {note}"))

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from functools import cache
 
-from edgecompile.backends.tvm.intrinsics import vnni
+from edgecompile.backends.tvm.intrinsics import madd, neon, vnni
+from edgecompile.task import Array
 
-_MODULES = {"vnni512": vnni, "vnni256": vnni}
+_LEAST = -128
+_MODULES = {"vnni512": vnni, "vnni256": vnni, "madd512": madd, "madd256": madd, "sdot": neon, neon.NARROW: neon}
+
+
+def takes(name: str | None, weights: Array) -> bool:
+    """Whether there is one, and its sums are right for these weights."""
+    return name is not None and not (name == neon.NARROW and (weights == _LEAST).any())
 
 
 @cache

@@ -9,6 +9,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from edgecompile.backends.tvm.intrinsics.described import described
+
 _GROUP = 4
 _LANES = {"vnni512": 16, "vnni256": 8}
 
@@ -18,21 +20,6 @@ def of(name: str) -> tuple[Any, Any]:
     lanes = _LANES[name]
     instruction = f"llvm.x86.avx512.vpdpbusd.{lanes * 32}"
     words, bytes_ = f"int32x{lanes}", f"int8x{lanes * _GROUP}"
-
-    @T.prim_func(s_tir=True)
-    def description(
-        a: T.Buffer((4,), "uint8", offset_factor=1),
-        b: T.Buffer((lanes, 4), "int8", offset_factor=1),
-        c: T.Buffer((lanes,), "int32", offset_factor=1),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:lanes], a[0:4], b[0:lanes, 0:4])
-            T.writes(c[0:lanes])
-            for i in T.serial(0, lanes):
-                for k in T.serial(0, 4):
-                    with T.sblock("update"):
-                        vi, vk = T.axis.remap("SR", [i, k])
-                        c[vi] = c[vi] + T.cast(a[vk], "int32") * T.cast(b[vi, vk], "int32")
 
     @T.prim_func(s_tir=True)
     def implementation(
@@ -52,4 +39,4 @@ def of(name: str) -> tuple[Any, Any]:
                 dtype=words,
             )
 
-    return description, implementation
+    return described(lanes, "uint8"), implementation

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgecompile.backends.tvm import epilogues
-from edgecompile.backends.tvm.epilogues import Addition, Epilogue
-from edgecompile.backends.tvm.intrinsics import register
+from edgecompile.backends.tvm.epilogues import Epilogue
+from edgecompile.backends.tvm.intrinsics import register, takes
 from edgecompile.backends.tvm.operators import convolution as operators
 from edgecompile.backends.tvm.operators.window import Window, window
+from edgecompile.backends.tvm.pairs import Pair
 from edgecompile.backends.tvm.plan import Step, Value
 from edgecompile.backends.tvm.schedules import convolution as schedules
 from edgecompile.task import Array
@@ -37,6 +38,8 @@ def lower(planner: Planner, operator: Operator) -> None:
     weights = planner.constant(operator.inputs[1])
     if weights is None:
         raise planner.unsupported(operator, "its weights are computed while it runs")
+    if x.of is None and weights.dtype == np.int8:
+        weights = _widened(planner, operator, weights)
     dense = operator.name == "FULLY_CONNECTED"
     if dense:
         x = planner.whole(operator.inputs[0])
@@ -54,6 +57,16 @@ def lower(planner: Planner, operator: Operator) -> None:
         raise planner.unsupported(operator, "it has groups of channels")
     else:
         _convolution(planner, operator, x, weights, shape)
+
+
+def _widened(planner: Planner, operator: Operator, weights: Array) -> Array:
+    """Integers for floats, as dynamic-range quantization leaves them: what they stand for."""
+    kept = planner.tensor(operator.inputs[1]).quantization
+    assert kept is not None
+    along = [1] * weights.ndim
+    along[kept.dimension] = -1
+    scales = np.array(kept.scales, np.float32).reshape(along if kept.per_channel else [1])
+    return weights.astype(np.float32) * scales
 
 
 def _convolution(planner: Planner, operator: Operator, x: Value, weights: Array, shape: Window) -> None:
@@ -76,9 +89,10 @@ def _convolution(planner: Planner, operator: Operator, x: Value, weights: Array,
         zero = x.of.zero
         made = operators.byte_convolution(channels, x.stored[3], shape, stored, vector, epilogue, x.dtype, zero)
         packed = operators.pack(weights, stored, vector, operators.GROUP)
-        intrinsic = register(planner.isa.dot) if planner.isa.dot else None
+        dot = planner.isa.dot if takes(planner.isa.dot, weights) else None
+        intrinsic = register(dot) if dot else None
     function, note = schedules.convolution(made, planner.isa, macs, planner.threads, intrinsic)
-    if planner.isa.dot and intrinsic:
+    if intrinsic:
         note += f", {planner.isa.dot}"
     scratch = () if made.scratch is None else (Value(made.scratch[0], made.scratch[0], made.scratch[1]),)
     output = _output(planner, operator, residual, stored)
@@ -88,16 +102,15 @@ def _convolution(planner: Planner, operator: Operator, x: Value, weights: Array,
 
 
 def _depthwise(planner: Planner, operator: Operator, x: Value, weights: Array, shape: Window) -> None:
-    if operator.options.get("depth_multiplier", 1) != 1 and x.shape[3] != weights.shape[2]:
-        raise planner.unsupported(operator, "it makes several channels of each")
-    stored, channels = x.stored[3], weights.shape[2]
+    channels, multiplier = weights.shape[2], weights.shape[2] // x.shape[3]
+    stored = x.stored[3] if multiplier == 1 else channels
     vector = next(width for width in (16, 8, 4, 2, 1) if width <= planner.isa.lanes and stored % width == 0)
     wide = np.zeros((*weights.shape[:2], stored), np.float32)
     wide[..., :channels] = weights
     packed = np.ascontiguousarray(wide.reshape(*weights.shape[:2], stored // vector, vector).transpose(2, 0, 1, 3))
     epilogue = _epilogue(planner, operator, weights.transpose(2, 0, 1)[..., None], stored, x, None, (), depthwise=True)
     zero = 0 if x.of is None else x.of.zero
-    made = operators.depthwise(stored, shape, vector, epilogue, x.dtype, zero)
+    made = operators.depthwise((x.stored[3], multiplier), stored, shape, vector, epilogue, x.dtype, zero)
     function, note = schedules.depthwise(made, planner.graph.macs(operator), planner.threads)
     output = _output(planner, operator, None, stored)
     planner.emit(Step(function, (x, packed, *epilogue.constants, output), (output,), (operator.index,), note))
@@ -142,7 +155,7 @@ def _epilogue(
         assert own is not None
         assert residual.other.of is not None
         assert sum_ is not None
-        addition = (at, Addition(own, residual.other.of, sum_))
+        addition = (at, Pair(own, residual.other.of, sum_))
     once = operator.name == "FULLY_CONNECTED"
     return epilogues.of_integers(sums.astype(np.int32), scales, into, planner.mode, once=once, residual=addition)
 

@@ -1,83 +1,151 @@
-"""Operators on elements, and those that only give memory another shape."""
+"""Operators on elements of one or two tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tvm import tirx
 
-from edgecompile.backends.tvm.arithmetic import Expr, f32
-from edgecompile.backends.tvm.epilogues import Addition, activated, added
-from edgecompile.backends.tvm.operators.pointwise import dequantized, pointwise, quantized
-from edgecompile.backends.tvm.plan import Step
-from edgecompile.backends.tvm.schedules import plain
+from edgecompile.backends.tvm import pairs
+from edgecompile.backends.tvm.arithmetic import FAST, REFERENCE, Expr, error_function, exponential, f32
+from edgecompile.backends.tvm.epilogues import activated
+from edgecompile.backends.tvm.lowerings.calls import each, emit
+from edgecompile.backends.tvm.operators.pointwise import dequantized, looked_up, quantized
+from edgecompile.backends.tvm.pairs import Pair
+from edgecompile.backends.tvm.tables import table
 from edgecompile.tflite_file.graph import Operator
 
 if TYPE_CHECKING:
     from edgecompile.backends.tvm.planner import Planner
 
-
-def reshape(planner: Planner, operator: Operator) -> None:
-    planner.alias(operator.outputs[0], planner.whole(operator.inputs[0]))
-
-
-def _emit(planner: Planner, operator: Operator, of: Callable[..., Expr], *, whole: bool = False) -> None:
-    """A step of all inputs that are computed. whole: without padding channels, since shapes differ."""
-    values = [planner.whole(i) if whole else planner.value(i) for i in operator.inputs]
-    if len({value.stored for value in values}) > 1 and not whole:
-        return _emit(planner, operator, of, whole=True)
-    shape = values[0].stored if not whole else planner.tensor(operator.outputs[0]).shape
-    function = pointwise([(value.stored, value.dtype) for value in values], shape, of)
-    scheduled, note = plain.pointwise(function, planner.isa.lanes, planner.threads)
-    output = planner.output(operator.outputs[0], shape)
-    planner.emit(Step(scheduled, (*values, output), (output,), (operator.index,), note))
-    return None
+Lowering = Callable[["Planner", Operator], None]
+Integers = Callable[[Expr, Expr, Pair, str], Expr]
 
 
-def add(planner: Planner, operator: Operator) -> None:
-    activation = operator.options["fused_activation_function"]
-    if any(planner.constant(index) is not None for index in operator.inputs):
-        raise planner.unsupported(operator, "an input is constant")
-    first, second = (planner.range(index) for index in operator.inputs)
-    into = planner.range(operator.outputs[0], activation)
-    if first is None or second is None or into is None:
-        _emit(planner, operator, lambda a, b: activated(a + b, activation))
-        return
-    of = Addition(first, second, into)
-    _emit(planner, operator, lambda a, b: added(a, b, of, planner.mode))
+def _two(floats: Callable[[Expr, Expr], Expr], integers: Integers | None = None) -> Lowering:
+    def lower(planner: Planner, operator: Operator) -> None:
+        activation = operator.options.get("fused_activation_function", "NONE")
+        first, second = (planner.range(index) for index in operator.inputs)
+        into = planner.range(operator.outputs[0], activation)
+        if planner.tensor(operator.outputs[0]).dtype == "float32":
+            each(planner, operator, operator.inputs, lambda a, b: activated(floats(a, b), activation))
+        elif first is not None and second is not None and into is not None and integers is not None:
+            of = Pair(first, second, into)
+            each(planner, operator, operator.inputs, lambda a, b: integers(a, b, of, planner.mode))
+        else:
+            raise planner.unsupported(operator, f"on {planner.tensor(operator.inputs[0]).dtype}")
+
+    return lower
+
+
+def _as_they_are(of: Callable[[Expr, Expr], Expr]) -> Integers:
+    """On bytes whose scales and zero points are all the same."""
+
+    def stored(a: Expr, b: Expr, pair: Pair, mode: str) -> Expr:
+        del pair, mode
+        return of(a, b)
+
+    return stored
+
+
+def _one(floats: Callable[[Expr, Operator], Expr], *, quick: bool = False) -> Lowering:
+    """Bytes have 256 values: LiteRT's results for them are a table. quick: `floats` is compiled to vectors, and so is
+    faster than a table where its rounding may be our own."""
+
+    def lower(planner: Planner, operator: Operator) -> None:
+        given = operator.inputs[:1]
+        of, into = planner.range(given[0]), planner.range(operator.outputs[0])
+        if of is not None and into is not None and quick and planner.mode == FAST:
+            each(planner, operator, given, lambda a: quantized(floats(dequantized(a, of), operator), into, False))
+        elif of is not None and into is not None:
+            _tabled(planner, operator)
+        elif planner.tensor(given[0]).dtype == planner.tensor(operator.outputs[0]).dtype == "float32":
+            each(planner, operator, given, lambda a: floats(a, operator))
+        else:
+            raise planner.unsupported(operator, f"on {planner.tensor(given[0]).dtype}")
+
+    return lower
+
+
+def _tabled(planner: Planner, operator: Operator) -> None:
+    x, entries = planner.value(operator.inputs[0]), table(planner, operator)
+    least = -128 if x.dtype == "int8" else 0
+    if entries.dtype.name == x.dtype and np.array_equal(entries, np.arange(least, least + 256)):
+        planner.same(operator.outputs[0], x)
+    else:
+        emit(planner, operator, (x, entries), looked_up(x.stored, x.dtype, entries.dtype.name), x.stored)
 
 
 def quantize(planner: Planner, operator: Operator) -> None:
-    into, of = planner.range(operator.outputs[0]), planner.range(operator.inputs[0])
-    assert into is not None
-    if of is None:
-        _emit(planner, operator, lambda a: quantized(a, into))
+    of, into = (planner.range(index) for index in (operator.inputs[0], operator.outputs[0]))
+    if planner.tensor(operator.inputs[0]).dtype == "float32" and into is not None:
+        each(planner, operator, operator.inputs, lambda a: quantized(a, into, planner.mode == REFERENCE))
+    elif of is None or into is None:
+        raise planner.unsupported(operator, f"to {planner.tensor(operator.outputs[0]).dtype}")
     else:
-        _emit(planner, operator, lambda a: quantized(dequantized(a, of), into))
+        _tabled(planner, operator)
 
 
 def dequantize(planner: Planner, operator: Operator) -> None:
     of = planner.range(operator.inputs[0])
     if of is None:
-        raise planner.unsupported(operator, "its input is no int8 or uint8")
-    _emit(planner, operator, lambda a: dequantized(a, of))
+        raise planner.unsupported(operator, f"of {planner.tensor(operator.inputs[0]).dtype}")
+    each(planner, operator, operator.inputs, lambda a: dequantized(a, of))
 
 
-def _float_only(of: Callable[[Expr], Expr]) -> Callable[[Planner, Operator], None]:
-    def lower(planner: Planner, operator: Operator) -> None:
-        if planner.range(operator.inputs[0]) is not None:
-            raise planner.unsupported(operator, "in integers")
-        _emit(planner, operator, of)
-
-    return lower
+def cast(planner: Planner, operator: Operator) -> None:
+    of, into = planner.tensor(operator.inputs[0]).dtype, planner.tensor(operator.outputs[0]).dtype
+    if {of, into} - {"float32", "int32", "int64"}:
+        raise planner.unsupported(operator, f"from {of} to {into}")
+    each(planner, operator, operator.inputs, lambda a: a.astype(into))
 
 
-LOWERINGS = {
-    "RESHAPE": reshape, "SQUEEZE": reshape, "EXPAND_DIMS": reshape,
-    "ADD": add, "QUANTIZE": quantize, "DEQUANTIZE": dequantize,
-    "RELU": _float_only(lambda a: activated(a, "RELU")),
-    "RELU6": _float_only(lambda a: activated(a, "RELU6")),
-    "LOGISTIC": _float_only(lambda a: f32(1) / (f32(1) + tirx.exp(-a))),
-    "TANH": _float_only(tirx.tanh),
-}  # fmt: skip
+def _gelu(x: Expr, operator: Operator) -> Expr:
+    if operator.options["approximate"]:
+        cubic = x + f32(0.044715) * x * x * x
+        return f32(0.5) * x * (f32(1) + tirx.tanh(f32(0.7978845608028654) * cubic))
+    return f32(0.5) * x * (f32(1) + error_function(x * f32(0.7071067811865476)))
+
+
+def _leaky(x: Expr, operator: Operator) -> Expr:
+    return tirx.Select(x < f32(0), x * f32(operator.options["alpha"]), x)
+
+
+def _fused(activation: str) -> Lowering:
+    return _one(lambda x, _: activated(x, activation), quick=True)
+
+
+def _hard_swish(x: Expr, operator: Operator) -> Expr:
+    del operator
+    return x * tirx.max(tirx.min(x + f32(3), f32(6)), f32(0)) * f32(1 / 6)
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "ADD": _two(lambda a, b: a + b, pairs.added),
+    "SUB": _two(lambda a, b: a - b, pairs.subtracted),
+    "MUL": _two(lambda a, b: a * b, pairs.multiplied),
+    "DIV": _two(lambda a, b: a / b),
+    "SQUARED_DIFFERENCE": _two(lambda a, b: (a - b) * (a - b), pairs.squared_difference),
+    "MAXIMUM": _two(tirx.max, _as_they_are(tirx.max)),
+    "MINIMUM": _two(tirx.min, _as_they_are(tirx.min)),
+    "QUANTIZE": quantize,
+    "DEQUANTIZE": dequantize,
+    "CAST": cast,
+    "RELU": _fused("RELU"),
+    "RELU6": _fused("RELU6"),
+    "RELU_N1_TO_1": _fused("RELU_N1_TO_1"),
+    "LEAKY_RELU": _one(_leaky, quick=True),
+    "GELU": _one(_gelu),
+    "HARD_SWISH": _one(_hard_swish, quick=True),
+    "LOGISTIC": _one(lambda x, _: f32(1) / (f32(1) + exponential(-x)), quick=True),
+    "TANH": _one(lambda x, _: tirx.tanh(x)),
+    "EXP": _one(lambda x, _: exponential(x)),
+    "LOG": _one(lambda x, _: tirx.log(x)),
+    "SQRT": _one(lambda x, _: tirx.sqrt(x)),
+    "RSQRT": _one(lambda x, _: f32(1) / tirx.sqrt(x)),
+    "ABS": _one(lambda x, _: tirx.abs(x)),
+    "NEG": _one(lambda x, _: -x),
+    "SQUARE": _one(lambda x, _: x * x),
+}

@@ -1,4 +1,4 @@
-"""AVERAGE_POOL_2D, MAX_POOL_2D, MEAN over height and width, SOFTMAX."""
+"""AVERAGE_POOL_2D, MAX_POOL_2D, SOFTMAX."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ import numpy as np
 from tvm import tirx
 
 from edgecompile.backends.tvm.arithmetic import (
-    FAST,
     REFERENCE,
     Expr,
-    Range,
     clamped,
     f32,
     i32,
-    multiplier,
     rounded,
-    scaled,
 )
 from edgecompile.backends.tvm.epilogues import activated
 from edgecompile.backends.tvm.operators import reduction
@@ -48,37 +44,7 @@ def average(planner: Planner, operator: Operator) -> None:
         down = tirx.truncdiv(total - half, count)
         return clamped(tirx.Select(total > i32(0), up, down), dataclasses.replace(into, zero=shift))
 
-    _pooled(planner, operator, shape, shift, finish)
-
-
-def mean(planner: Planner, operator: Operator) -> None:
-    x = planner.value(operator.inputs[0])
-    axes = planner.constant(operator.inputs[1])
-    if axes is None or len(x.shape) != 4 or sorted(int(a) % 4 for a in np.ravel(axes)) != [1, 2]:
-        raise planner.unsupported(operator, "it isn't over height and width")
-    size = x.stored[1], x.stored[2]
-    shape = Window(size, (1, 1), (1, 1), (0, 0), size, (1, 1))
-    of, into = planner.range(operator.inputs[0]), planner.range(operator.outputs[0])
-    count = size[0] * size[1]
-
-    def finish(total: Expr, many: Expr) -> Expr:
-        if of is None or into is None:
-            return total * f32(1 / count)
-        del many
-        return _mean(total, count, of, into, planner.mode)
-
-    _pooled(planner, operator, shape, 0 if of is None else of.zero, finish)
-
-
-def _mean(total: Expr, count: int, of: Range, into: Range, mode: str) -> Expr:
-    real = of.scale / into.scale
-    if mode == FAST:
-        return rounded(total.astype("float32") * f32(real / count), into)
-    # The reference divides by the count inside of the multiplier, whose shift makes room for it.
-    m, shift = multiplier(real)
-    room = min(count.bit_length() - 1, 32, 31 + shift)
-    m, shift = (m << room) // count, shift - room
-    return clamped(scaled(total, i32(m), i32(shift)), into)
+    pooled(planner, operator, shape, shift, finish)
 
 
 def maximum(planner: Planner, operator: Operator) -> None:
@@ -123,7 +89,7 @@ def softmax(planner: Planner, operator: Operator) -> None:
     planner.emit(Step(scheduled, (x, *constants, output), (output,), (operator.index,), note))
 
 
-def _pooled(planner: Planner, operator: Operator, shape: Window, zero: int, finish: object) -> None:
+def pooled(planner: Planner, operator: Operator, shape: Window, zero: int, finish: object) -> None:
     x = planner.value(operator.inputs[0])
     _emit(planner, operator, reduction.average(x.stored[3], x.dtype, shape, zero, finish))  # type: ignore[arg-type]
 
@@ -136,4 +102,4 @@ def _emit(planner: Planner, operator: Operator, function: object) -> None:
     planner.emit(Step(scheduled, (x, output), (output,), (operator.index,), note))
 
 
-LOWERINGS = {"AVERAGE_POOL_2D": average, "MEAN": mean, "MAX_POOL_2D": maximum, "SOFTMAX": softmax}
+LOWERINGS = {"AVERAGE_POOL_2D": average, "MAX_POOL_2D": maximum, "SOFTMAX": softmax}

@@ -123,12 +123,16 @@ def byte_convolution(
     return Sum(function, not direct, scratch, vector, math.prod(window.size) * groups * GROUP * outputs, grouped=True)
 
 
-def depthwise(stored: int, window: Window, vector: int, epilogue: Epilogue, dtype: str, zero: int) -> Sum:
-    """Of [1, height, width, stored], one filter a channel, weights float32 [stored / vector, height, width, vector].
+def depthwise(
+    channels: tuple[int, int], stored: int, window: Window, vector: int, epilogue: Epilogue, dtype: str, zero: int
+) -> Sum:
+    """Of [1, height, width, stored input], with weights float32 [stored / vector, height, width, vector].
 
-    Bytes are computed in float32 too: sums of less than 2^24 are exact in it, and quicker than in integers.
+    channels: of the input, as stored, and how many filters each of them has. zero: what stands for 0 in bytes. Bytes
+    are computed in float32 too: sums of less than 2^24 are exact in it, and quicker than in integers.
     """
-    x = te.placeholder((1, *window.input, stored), dtype, "x")
+    given, multiplier = channels
+    x = te.placeholder((1, *window.input, given), dtype, "x")
     w = te.placeholder((stored // vector, *window.size, vector), "float32", "weights")
     fill = tirx.const(zero, dtype)
     padded = _window_of(x, window, fill)
@@ -137,13 +141,14 @@ def depthwise(stored: int, window: Window, vector: int, epilogue: Epilogue, dtyp
         value = padded(h, w, c)
         return value if dtype == "float32" else (value.astype("int32") - zero).astype("float32")
 
-    p = te.compute((*window.reach, stored), real, name="pad")
+    p = te.compute((*window.reach, given), real, name="pad")
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
     (sh, sw), (dh, dw) = window.stride, window.dilation
     total = te.compute(
         (*window.output, stored // vector, vector),
         lambda y, z, block, lane: te.sum(
-            p[y * sh + kh * dh, z * sw + kw * dw, block * vector + lane] * w[block, kh, kw, lane], axis=[kh, kw]
+            p[y * sh + kh * dh, z * sw + kw * dw, (block * vector + lane) // multiplier] * w[block, kh, kw, lane],
+            axis=[kh, kw],
         ),
         name="sum",
     )

@@ -7,42 +7,64 @@ from typing import Any
 
 from tvm import te, tirx
 
-from edgecompile.backends.tvm.arithmetic import Expr, Range, f32, i32, rounded
+from edgecompile.backends.tvm.arithmetic import Expr, Range, clamped, f32, i32, rounded
+
+Indices = tuple[Expr, ...]
 
 
-def pointwise(shapes: Sequence[tuple[tuple[int, ...], str]], shape: tuple[int, ...], of: Callable[..., Expr]) -> Any:
-    """One block `store` over `shape`, of inputs that broadcast as NumPy's do. of: (elements) -> element."""
-    inputs = [te.placeholder(each, dtype, f"x{number}") for number, (each, dtype) in enumerate(shapes)]
+def indexed(
+    inputs: Sequence[tuple[tuple[int, ...], str]], shape: tuple[int, ...], of: Callable[[list[Any], Indices], Expr]
+) -> Any:
+    """One block `store` over `shape`. of: (the inputs, indices of the output) -> element."""
+    placed = [te.placeholder(each, dtype, f"x{number}") for number, (each, dtype) in enumerate(inputs)]
+    return te.create_prim_func([*placed, te.compute(shape, lambda *at: of(placed, at), name="store")])
 
-    def at(*indices: Expr) -> Expr:
+
+def pointwise(inputs: Sequence[tuple[tuple[int, ...], str]], shape: tuple[int, ...], of: Callable[..., Expr]) -> Any:
+    """`indexed` of inputs that broadcast as NumPy's do. of: (elements) -> element."""
+
+    def at(placed: list[Any], indices: Indices) -> Expr:
         found = []
-        for x, (each, _) in zip(inputs, shapes, strict=True):
+        for x, (each, _) in zip(placed, inputs, strict=True):
             own = indices[len(indices) - len(each) :]
             found.append(x[tuple(i32(0) if size == 1 else i for size, i in zip(each, own, strict=True))])
         return of(*found)
 
-    return te.create_prim_func([*inputs, te.compute(shape, at, name="store")])
+    return indexed(inputs, shape, at)
+
+
+def looked_up(shape: tuple[int, ...], dtype: str, into: str) -> Any:
+    """Of bytes, each replaced by what a table of 256 has for it: for -128 first, where they are signed."""
+    first = 128 if dtype == "int8" else 0
+    inputs = [(shape, dtype), ((256,), into)]
+    return indexed(inputs, shape, lambda x, at: x[1][x[0][at].astype("int32") + i32(first)])
 
 
 def dequantized(value: Expr, of: Range) -> Expr:
     return (value.astype("int32") - i32(of.zero)).astype("float32") * f32(of.scale)
 
 
-def quantized(value: Expr, into: Range) -> Expr:
-    """LiteRT's QUANTIZE of a float32; half to even, where the reference rounds half away from zero."""
-    return rounded(value * f32(1 / into.scale), into)
+def quantized(value: Expr, into: Range, exact: bool) -> Expr:
+    """QUANTIZE of a float32; exact: as the reference kernel divides, and rounds halves away from zero."""
+    if not exact:
+        return rounded(value * f32(1 / into.scale), into)
+    limit = f32(1 << 20)  # more than any byte, less than what int32 holds
+    divided = tirx.max(tirx.min(value / f32(into.scale), limit), -limit)
+    whole = tirx.trunc(divided)
+    away = tirx.Select(divided < f32(0), f32(-1), f32(1))
+    nearest = whole + tirx.Select(tirx.abs(divided - whole) >= f32(0.5), away, f32(0))
+    return clamped(nearest.astype("int32"), into)
 
 
-def compact(stored: tuple[int, ...], shape: tuple[int, ...], dtype: str, shift: int, into: str) -> Any:
-    """Without the channels that pad it; `shift` is added to each byte, which then is of type `into`."""
-    x = te.placeholder(stored, dtype, "x")
+def compact(stored: tuple[int, ...], shape: tuple[int, ...], dtype: str, into: str) -> Any:
+    """Without the channels that pad it; 128 more or less where bytes become unsigned or signed: their first bit."""
 
-    def at(*indices: Expr) -> Expr:
-        value = x[indices]
-        return value if into == dtype else (value.astype("int32") + i32(shift)).astype(into)
+    def at(placed: list[Any], indices: Indices) -> Expr:
+        value = placed[0][indices]
+        return (
+            value
+            if into == dtype
+            else tirx.reinterpret(into, value ^ tirx.const(-128 if dtype == "int8" else 128, dtype))
+        )
 
-    return te.create_prim_func([x, te.compute(shape, at, name="store")])
-
-
-def minimum(value: Expr, limit: float) -> Expr:
-    return tirx.min(value, f32(limit))
+    return indexed([(stored, dtype)], shape, at)

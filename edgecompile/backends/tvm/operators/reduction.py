@@ -1,8 +1,8 @@
-"""Poolings, means and softmax."""
+"""Poolings, and reductions over any axes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tvm import te, tirx
@@ -67,3 +67,24 @@ def maximum(stored: int, dtype: str, window: Window, finish: Callable[[Expr], Ex
     )
     shape = (1, *window.output, stored)
     return te.create_prim_func([x, te.compute(shape, lambda _, y, z, c: finish(most[y, z, c]), name="store")])
+
+
+def over(
+    shape: tuple[int, ...], dtype: str, axes: Collection[int], kind: str, zero: int, finish: Callable[[Expr], Expr]
+) -> Any:
+    """Blocks `sum` and `store` of a reduction ("sum", "max" or "min"), without the axes that it goes over.
+
+    zero: subtracted from each byte. finish: what came out -> what is stored.
+    """
+    x = te.placeholder(shape, dtype, "x")
+    inner = {axis: te.reduce_axis((0, shape[axis]), f"r{axis}") for axis in axes}
+    left = tuple(size for axis, size in enumerate(shape) if axis not in inner) or (1,)
+    combine = {"sum": te.sum, "max": te.max, "min": te.min}[kind]
+
+    def reduced(*at: Expr) -> Expr:
+        places = iter(at)
+        value = x[tuple(inner[axis].var if axis in inner else next(places) for axis in range(len(shape)))]
+        return combine(value if dtype == "float32" else value.astype("int32") - i32(zero), axis=list(inner.values()))
+
+    total = te.compute(left, reduced, name="sum")
+    return te.create_prim_func([x, te.compute(left, lambda *at: finish(total[at]), name="store")])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
-from edgecompile.backends.tvm.arithmetic import Expr, f32, high_product, i32, i64, multiplier
+from edgecompile.backends.tvm.arithmetic import Expr, exponential, f32, high_product, i32, i64, multiplier
 from edgecompile.task import Array
 
 _DIFF_BITS, _SUM_BITS = 5, 12  # integer bits of a scaled difference, and of a sum of exponentials
@@ -32,7 +32,7 @@ def in_floats(
     x = te.placeholder((rows, width), dtype, "x")
     i, j = te.reduce_axis((0, count), "i"), te.reduce_axis((0, count), "j")
     most = te.compute((rows,), lambda r: te.max(real(x[r, i]), axis=i), name="most")
-    power = te.compute((rows, count), lambda r, c: tirx.exp((real(x[r, c]) - most[r]) * f32(beta)), name="power")
+    power = te.compute((rows, count), lambda r, c: exponential((real(x[r, c]) - most[r]) * f32(beta)), name="power")
     total = te.compute((rows,), lambda r: te.sum(power[r, j], axis=j), name="total")
     store = te.compute((rows, count), lambda r, c: finish(power[r, c] / total[r]), name="store")
     return te.create_prim_func([x, store])

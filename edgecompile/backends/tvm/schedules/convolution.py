@@ -32,7 +32,7 @@ def convolution(made: Sum, isa: InstructionSet, macs: int, threads: int, intrins
     n, y, z, o = sch.get_loops(store)
     height, width = int(sch.get(y).extent), int(sch.get(z).extent)
     blocks = int(sch.get(o).extent) // made.vector
-    spare = isa.registers // 2 - 1 if intrinsic else isa.registers - 4
+    spare = isa.sums if intrinsic else isa.registers - 4
     columns, wide = tile(width, blocks, spare, 8 if width == 1 else 4)
     zo, zi = sch.split(z, [None, columns])
     oo, om, oi = sch.split(o, [None, wide, made.vector])
@@ -59,6 +59,9 @@ def convolution(made: Sum, isa: InstructionSet, macs: int, threads: int, intrins
     else:
         kh, kw, c = reductions
         sch.reorder(kh, kw, c, *inner)
+    turns = next((n for n in (isa.unrolled, isa.unrolled // 2) if n > 1 and int(sch.get(c).extent) % n == 0), 1)
+    if turns > 1:
+        sch.unroll(sch.split(c, [None, turns])[1])
     sch.unroll(inner[0])
     sch.unroll(inner[1])
     if intrinsic is None:

@@ -15,7 +15,7 @@ def pointwise(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
     loops = sch.get_loops(sch.get_sblock("store"))
     loop = sch.fuse(*loops) if len(loops) > 1 else loops[0]
     extent = int(sch.get(loop).extent)
-    vector = next((size for size in (lanes, lanes // 2, 4, 2) if size > 1 and extent % size == 0), 1)
+    vector = _divisor(extent, lanes)
     outer, inner = sch.split(loop, [None, vector])
     sch.vectorize(inner)
     shared = ""
@@ -31,7 +31,7 @@ def reduction(function: Any, lanes: int) -> tuple[Any, str]:
     total, store = sch.get_sblock("sum"), sch.get_sblock("store")
     n, y, z, c = sch.get_loops(store)
     extent = int(sch.get(c).extent)
-    vector = next((size for size in (lanes, lanes // 2, 4, 2) if size > 1 and extent % size == 0), 1)
+    vector = _divisor(extent, lanes)
     outer, inner = sch.split(c, [None, vector])
     sch.vectorize(inner)
     sch.compute_at(total, outer, preserve_unit_loops=True)
@@ -44,5 +44,49 @@ def reduction(function: Any, lanes: int) -> tuple[Any, str]:
     return sch.mod["main"], f"vectors of {vector}"
 
 
-def as_it_is(function: Any) -> tuple[Any, str]:
+def matmul(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
+    """(the scheduled function, what was done): blocks `sum` and `store`, the last axis in vectors."""
+    sch = s_tir.Schedule(function)
+    total, store = sch.get_sblock("sum"), sch.get_sblock("store")
+    *outer, row, column = sch.get_loops(store)
+    vector = _divisor(int(sch.get(column).extent), lanes)
+    if vector == 1:  # a row at a time, of which LLVM makes vectors and what is left over
+        sch.compute_at(total, row, preserve_unit_loops=True)
+        *_, inner, k = sch.get_loops(total)
+        sch.reorder(k, inner)
+        sch.decompose_reduction(total, k)
+        tile = "rows"
+    else:
+        rows, blocks = row_tile(int(sch.get(row).extent), int(sch.get(column).extent) // vector)
+        row, one = sch.split(row, [None, rows])
+        block, other, lane = sch.split(column, [None, blocks, vector])
+        sch.reorder(row, block, one, other, lane)
+        sch.vectorize(lane)
+        sch.compute_at(total, block, preserve_unit_loops=True)
+        *_, i, j, k = sch.get_loops(total)
+        j, lane = sch.split(j, [None, vector])
+        sch.reorder(k, i, j, lane)
+        for loop in (i, j):
+            sch.unroll(loop)
+        sch.vectorize(lane)
+        sch.vectorize(sch.get_loops(sch.decompose_reduction(total, k))[-1])
+        tile = f"{rows}x{blocks * vector} tile"
+    shared = ""
+    if threads > 1:
+        sch.parallel(sch.fuse(*outer, row))
+        shared = f", {threads} threads"
+    return sch.mod["main"], f"{tile}{shared}"
+
+
+def row_tile(rows: int, blocks: int) -> tuple[int, int]:
+    """(rows, blocks of columns) whose sums registers hold, 12 at most, with the most products for each load."""
+    pairs = ((r, b) for r in range(1, min(rows, 12) + 1) for b in (1, 2, 4) if r * b <= 12)
+    return max((p for p in pairs if rows % p[0] == 0 and blocks % p[1] == 0), key=lambda p: p[0] * p[1] / (p[0] + p[1]))
+
+
+def _divisor(extent: int, lanes: int) -> int:
+    return next((size for size in (lanes, lanes // 2, 4, 2) if size > 1 and extent % size == 0), 1)
+
+
+def as_it_is(function: Any, *_: int) -> tuple[Any, str]:
     return s_tir.Schedule(function).mod["main"], "no schedule"

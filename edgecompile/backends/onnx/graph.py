@@ -1,41 +1,47 @@
-"""A .tflite as an ONNX graph that TensorRT takes."""
+"""A .tflite as an ONNX graph."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgecompile.backends.tensorrt.repairs import give_back_biases, spell_out_gelu
+from edgecompile.backends.onnx.repairs import give_back_biases, spell_out_gelu
 from edgecompile.errors import ConversionError, UnsupportedLayerError
 from edgecompile.loaders.interpreter import own_signature
-from edgecompile.tflite_file import read
+from edgecompile.tflite_file import read, spelt_out
 
-OPSET = 13  # the newest that TensorRT 8.2 takes, which is the last for the first Jetson Nano
+OLD_OPSET = 13  # the newest that TensorRT 8.2 takes, which is the last for the first Jetson Nano
+OPSET = 18  # the newest that tf2onnx writes
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _ZERO_POINT = 2  # the input that holds it
 _SHOWN = 80  # characters of a name: converters join those of all that they fused
 
 
-def export(model: Path, out: Path) -> None:
+def export(model: Path, out: Path, *, opset: int, symmetric: bool) -> None:
     """Write the graph of `model` to `out`: its sizes fixed to the file's, its inputs and outputs named as the file's
     signature names them.
 
-    Errors: ConversionError with tf2onnx's reason; UnsupportedLayerError for a graph with zero points other than 0, and
-    for sizes that are free, but for the batch.
+    symmetric: for TensorRT, which takes no zero points but 0. Errors: ConversionError with tf2onnx's reason;
+    UnsupportedLayerError for a graph with others where it has to be symmetric, and for sizes that are free, but for
+    the batch.
     """
     import onnx
     import tf2onnx
 
     file = read(model)
     try:
-        proto, _ = tf2onnx.convert.from_tflite(str(model), opset=OPSET)
+        with tempfile.TemporaryDirectory(prefix="edgecompile-") as folder:
+            file = read(spelt_out(file, Path(folder, model.name)))
+            proto, _ = tf2onnx.convert.from_tflite(str(file.path), opset=opset)
     except Exception as problem:  # tf2onnx has no class of its own for what it can't convert
         raise ConversionError(
-            f"tf2onnx refused the model: {problem}", hint="--backends litert leaves TensorRT out"
+            f"tf2onnx refused the model: {problem}", hint="--backends litert leaves ONNX out"
         ) from problem
     spell_out_gelu(proto.graph)
     give_back_biases(proto.graph, file)
-    check_symmetric(proto)
+    if symmetric:
+        check_symmetric(proto)
     signature, main = own_signature(file), file.main
     found = []
     for values, indices, specs in (
@@ -47,13 +53,13 @@ def export(model: Path, out: Path) -> None:
             names = ", ".join(value.name[:_SHOWN] for value in values)
             raise ConversionError(
                 f"tf2onnx gave the graph other inputs or outputs than the model's: {names}",
-                hint="--backends litert leaves TensorRT out",
+                hint="--backends litert leaves ONNX out",
             )
         found += [(value, by_tensor[value.name]) for value in values]
     if shared := {t.name for t in signature.inputs} & {t.name for t in signature.outputs}:
         raise UnsupportedLayerError(
             f"an input and an output are both called {shared.pop()!r}, which ONNX can't have",
-            hint="--backends litert leaves TensorRT out",
+            hint="--backends litert leaves ONNX out",
         )
     # First to names that nothing else has: one's new name may be another's old one.
     for number, (value, spec) in enumerate(found):
@@ -65,7 +71,7 @@ def export(model: Path, out: Path) -> None:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as problem:
         raise ConversionError(
-            f"tf2onnx made a graph that is no valid ONNX: {problem}", hint="--backends litert leaves TensorRT out"
+            f"tf2onnx made a graph that is no valid ONNX: {problem}", hint="--backends litert leaves ONNX out"
         ) from problem
     onnx.save(proto, str(out))
 

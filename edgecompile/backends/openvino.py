@@ -1,0 +1,59 @@
+"""OpenVINO's CPU plugin, which reads the .tflite itself; in float32 where the model is, never in bfloat16."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from edgecompile.artifact import Artifact
+from edgecompile.backends.base import Candidate
+from edgecompile.target import Target
+
+if TYPE_CHECKING:
+    from edgecompile.backends.sessions import SessionRunner
+    from edgecompile.stages.base import Stage
+
+
+class OpenVino:
+    on_board = False
+
+    def unavailable_reason(self, target: Target) -> str | None:
+        if not target.local:
+            return "OpenVINO is measured on this machine alone so far: --target host, or leave it out of --backends"
+        if importlib.util.find_spec("openvino") is None:
+            return "openvino is not installed (pip install 'edgecompile[openvino]', or --backends litert)"
+        return None
+
+    def stages(self, target: Target, threads: int) -> Sequence[Stage]:
+        from edgecompile.stages.spell_out import SpellOut
+
+        del target, threads
+        return (SpellOut(),)
+
+    def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]:
+        from edgecompile.backends.sessions import described
+        from edgecompile.stages.spell_out import SPELT_OUT
+        from edgecompile.tflite_file import read
+
+        del target
+        model = artifact.files[SPELT_OUT]
+        config = {"version": version("openvino"), **described(read(model))}
+        return [Candidate("openvino", "openvino", model, threads, config)]
+
+    def open(self, candidate: Candidate) -> SessionRunner:
+        """ConversionError where OpenVINO refuses the file."""
+        from edgecompile.backends.sessions import SessionRunner, spec
+        from edgecompile.errors import ConversionError
+        from edgecompile.ondevice import runner
+
+        inputs, outputs = candidate.config["inputs"], candidate.config["outputs"]
+        try:
+            session = runner.OpenVinoSession(candidate.model, candidate.threads, inputs, outputs)
+        except runner.Failure as problem:
+            raise ConversionError(str(problem), hint="--backends litert leaves OpenVINO out") from None
+        return SessionRunner(session, tuple(map(spec, inputs)), tuple(map(spec, outputs)))
+
+
+BACKEND = OpenVino()

@@ -1,0 +1,68 @@
+"""Operators on two quantized numbers, as LiteRT's reference kernels and as XNNPACK round them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgecompile.backends.tvm.arithmetic import FAST, Expr, Range, clamped, f32, i32, multiplier, rounded, scaled
+
+# Bits by which LiteRT shifts bytes to the left before it scales them.
+_ADDED, _SQUARED = 20, 7
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Ranges of the inputs and of the output."""
+
+    first: Range
+    second: Range
+    into: Range
+
+
+def added(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:
+    return _sum(a, b, of, mode, 1)
+
+
+def subtracted(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:
+    return _sum(a, b, of, mode, -1)
+
+
+def _sum(a: Expr, b: Expr, of: Pair, mode: str, sign: int) -> Expr:
+    first, second, into = of.first, of.second, of.into
+    if mode == FAST:
+        one, two = first.scale / into.scale, sign * second.scale / into.scale
+        total = a.astype("float32") * f32(one) + b.astype("float32") * f32(two)
+        return rounded(total - f32(first.zero * one + second.zero * two), into)
+    x, y, twice = _to_one_scale(a, b, of, _ADDED)
+    m, shift = multiplier(twice / ((1 << _ADDED) * into.scale))
+    return clamped(scaled(x + y if sign > 0 else x - y, i32(m), i32(shift)), into)
+
+
+def multiplied(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:
+    product = (a.astype("int32") - i32(of.first.zero)) * (b.astype("int32") - i32(of.second.zero))
+    real = of.first.scale * of.second.scale / of.into.scale
+    if mode == FAST:
+        return rounded(product.astype("float32") * f32(real), of.into)
+    m, shift = multiplier(real)
+    return clamped(scaled(product, i32(m), i32(shift)), of.into)
+
+
+def squared_difference(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:
+    if mode == FAST:
+        x = (a.astype("int32") - i32(of.first.zero)).astype("float32") * f32(of.first.scale)
+        y = (b.astype("int32") - i32(of.second.zero)).astype("float32") * f32(of.second.scale)
+        return rounded((x - y) * (x - y) * f32(1 / of.into.scale), of.into)
+    x, y, twice = _to_one_scale(a, b, of, _SQUARED)
+    m, shift = multiplier(twice * twice / ((1 << (2 * _SQUARED)) * of.into.scale))
+    return clamped(scaled((x - y) * (x - y), i32(m), i32(shift)), of.into)
+
+
+def _to_one_scale(a: Expr, b: Expr, of: Pair, bits: int) -> tuple[Expr, Expr, float]:
+    """(a, b, the scale of both times 2^bits), int32."""
+    twice = 2 * max(of.first.scale, of.second.scale)
+
+    def one(value: Expr, range_: Range) -> Expr:
+        m, shift = multiplier(range_.scale / twice)
+        return scaled((value.astype("int32") - i32(range_.zero)) << i32(bits), i32(m), i32(shift))
+
+    return one(a, of.first), one(b, of.second), twice

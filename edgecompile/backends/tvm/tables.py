@@ -1,0 +1,32 @@
+"""What LiteRT's reference kernel makes of each of the 256 values of a byte."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgecompile.loaders.interpreter import Interpreted
+from edgecompile.task import Array
+from edgecompile.tflite_file import alone
+from edgecompile.tflite_file.graph import Operator
+
+if TYPE_CHECKING:
+    from edgecompile.backends.tvm.planner import Planner
+
+
+def table(planner: Planner, operator: Operator) -> Array:
+    """[256], by the value that is stored, the least first, as the output is stored: for an operator on the elements
+    of one tensor. ModelError where LiteRT refuses the operator."""
+    dtype = planner.tensor(operator.inputs[0]).dtype
+    least = -128 if dtype == "int8" else 0
+    values = np.arange(least, least + 256).astype(dtype)
+    with tempfile.TemporaryDirectory(prefix="edgecompile-") as folder:
+        path = alone(planner.model, operator, (1, 256), Path(folder, "operator.tflite"))
+        found = Interpreted(path, (["x"], ["y"]), resolver="BUILTIN_REF").run({"x": values[None]})["y"][0]
+    stored: Array = (found.astype(np.int16) + planner.shift(operator.outputs[0])).astype(
+        planner.dtype(operator.outputs[0])
+    )
+    return stored

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Every engine on one network, side by side on this machine: one resumable row a command.
+
+    .venv/bin/python scripts/bench_backends.py --list
+    .venv/bin/python scripts/bench_backends.py resnet8 int8 1
+    .venv/bin/python scripts/bench_backends.py --page          # the table of all rows there are
+
+A row builds the network once with all engines, as a user does (parity, accuracy on the whole test set, winner). Then,
+in fresh processes of the on-device runner, all engines that passed are run again, interleaved in random order; each
+process gives a ratio for each pair of engines, and the medians over the processes are the row's figures. Where the CPU
+has AMX, a second process beside each first one is denied it by the kernel, so that the figures say where a gain comes
+from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS.json. Needs EDGECOMPILE_DATA and the extras tvm, onnx and
+openvino. mobilenet-v1-224 has random weights, and no accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.metadata
+import json
+import os
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from compression_rows.common import ROOT, TINY, build, data_folder, facts
+
+import edgecompile.ondevice.runner as runner
+
+RESULTS = ROOT / "docs" / "benchmarks"
+ENGINES = ("apache-tvm", "onnxruntime", "tf2onnx", "openvino")
+PRECISIONS = {"int8": "int8", "float32": "float"}
+# {name: (source below EDGECOMPILE_DATA, --data)}
+MODELS = {
+    "resnet8": (f"{TINY}/ic/pretrainedResnet.h5", "resnet8"),
+    "ds-cnn": (f"{TINY}/kws/kws_ref_model", "ds_cnn"),
+    "mobilenet-v1-025-96": (f"{TINY}/vww/vww_96.h5", "mobilenet_v1_025_96"),
+    "autoencoder": (f"{TINY}/ad/ad01.h5", "fc_autoencoder"),
+    "mobilenet-v1-224": ("", ""),
+    "mobilenet-v2-224": ("models/imagenet/mobilenet_v2_1.0_224_imagenet1001.h5", "mobilenet_v2"),
+}
+REPEATS, RUNS, SECONDS = 9, 30, 1.5
+XNNPACK, TVM = "litert-xnnpack", "tvm"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", choices=list(MODELS), metavar="MODEL")
+    parser.add_argument("precision", nargs="?", choices=list(PRECISIONS), metavar="PRECISION")
+    parser.add_argument("threads", nargs="?", type=int, choices=[1, 2], metavar="THREADS")
+    parser.add_argument("--list", action="store_true", help="name all rows")
+    parser.add_argument("--page", action="store_true", help="print the table of the results there are")
+    given = parser.parse_args()
+    if given.list:
+        print("\n".join(f"{m} {p} {t}" for m in MODELS for p in PRECISIONS for t in (1, 2)))
+    elif given.page:
+        print(page())
+    elif given.threads is None:
+        parser.error("give MODEL, PRECISION and THREADS, or --list")
+    else:
+        row(given.model, given.precision, given.threads)
+
+
+def row(model: str, precision: str, threads: int) -> None:
+    name = f"{model}-{precision}-{threads}"
+    out = ROOT / "build" / "bench" / f"backends-{name}"
+    source, *options = (data_folder() / MODELS[model][0], "--data", MODELS[model][1])
+    if model == "mobilenet-v1-224":
+        source, *options = random_mobilenet(out.parent)
+    made = build(
+        source, PRECISIONS[precision], out, "--target", "host", "--backends", "litert,onnx,openvino,tvm",
+        "--threads", str(threads), "--max-drop", "off", *options,
+    )  # fmt: skip
+    candidates = [each for each in made.manifest["candidates"] if each["passed"]]
+    times = [measured(out, candidates, threads, denied=False)]
+    plain = times[0]["peak_rss_mb"]
+    runs, without_amx = [times[0]["p50_ms"]], []
+    for _ in range(REPEATS - 1):
+        if has_amx():
+            without_amx.append(measured(out, candidates, threads, denied=True)["p50_ms"])
+        runs.append(measured(out, candidates, threads, denied=False)["p50_ms"])
+    winner = made.manifest["winner"]["id"]
+    tested: dict[str, Any] = next(
+        (r["metrics"] for r in reversed(made.manifest["history"]) if r["stage"] == "test"), {}
+    )
+    result = {
+        "row": name,
+        **facts(),
+        "engines": {package: importlib.metadata.version(package) for package in ENGINES},
+        "features": [each for each in runner.cpu_features(Path("/proc")) if each.startswith(("avx", "amx", "fma"))],
+        "threads": threads,
+        "repeats": len(runs),
+        "runs": f"{RUNS} and {SECONDS} s at least, in each of the repeats",
+        "candidates": {
+            each["id"]: {
+                "bytes": each["bytes"],
+                "parity": each["parity"],
+                "p50_ms": statistics.median(run[each["id"]] for run in runs),
+                "p50_of_repeats_ms": [run[each["id"]] for run in runs],
+                "peak_rss_mb": plain[each["id"]],
+            }
+            for each in candidates
+        },
+        "left_out": [each["id"] for each in made.manifest["candidates"] if not each["passed"]],
+        "tvm_over": ratios(runs, TVM),
+        "tvm_over_without_amx": ratios(without_amx, TVM) if without_amx else None,
+        "winner": winner,
+        "least_peer_over_winner": min(1 / ratio for ratio in {**ratios(runs, winner), winner: 1.0}.values()),
+        "accuracy": {key: tested.get(key) for key in ("metric", "value", "samples")} if tested else None,
+        "command": " ".join(made.command),
+    }
+    path = RESULTS / f"backends-{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps({key: result[key] for key in ("row", "tvm_over", "tvm_over_without_amx", "winner")}, indent=1))
+
+
+def ratios(runs: list[dict[str, float]], of: str) -> dict[str, float]:
+    """{engine: median over the repeats of `of`'s time over its}."""
+    return {
+        other: round(statistics.median(run[of] / run[other] for run in runs), 4) for other in runs[0] if other != of
+    }
+
+
+def measured(out: Path, candidates: list[Mapping[str, Any]], threads: int, *, denied: bool) -> dict[str, Any]:
+    """{"p50_ms": {candidate: ...}, "peak_rss_mb": ...} of one fresh process; denied: without AMX."""
+    with tempfile.TemporaryDirectory(prefix="edgecompile-bench-") as folder:
+        inputs = Path(folder, "inputs.npz")
+        golden = runner.load_inputs(out / "golden.npz")
+        runner.save_arrays(inputs, {k[len("inputs/") :]: a for k, a in golden.items() if k.startswith("inputs/")})
+        described = (
+            {"id": c["id"], "engine": c["backend"], "model": str(out / c["file"]), **c["config"]} for c in candidates
+        )
+        job = {
+            "candidates": [{**each, "threads": threads} for each in described],
+            "inputs": str(inputs), "runs": RUNS, "min_seconds": SECONDS, "warmup": 10, "cpus": "last",
+            "seed": int.from_bytes(os.urandom(4), "little"),
+        }  # fmt: skip
+        path = Path(folder, "job.json")
+        path.write_text(json.dumps(job))
+        done = subprocess.run(
+            [sys.executable, str(Path(runner.__file__)), str(path)], stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=False, preexec_fn=deny_amx if denied else None,
+        )  # fmt: skip
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    results = {event["id"]: event for event in events if event["event"] == "result"}
+    if done.returncode or len(results) != len(candidates):
+        raise SystemExit(
+            f"the runner ended with exit code {done.returncode}: {done.stdout[-500:]}{done.stderr[-2000:]}"
+        )
+    return {
+        "p50_ms": {name: statistics.median(event["times_ms"]) for name, event in results.items()},
+        "peak_rss_mb": {name: event["peak_rss_mb"] for name, event in results.items()},
+    }
+
+
+def has_amx() -> bool:
+    return "amx_int8" in runner.cpu_features(Path("/proc"))
+
+
+def deny_amx() -> None:
+    """From here on the kernel refuses this process, and what it starts, AMX's tiles: arch_prctl(ARCH_REQ_XCOMP_PERM)
+    gives EPERM (a seccomp filter, x86-64)."""
+    arch_prctl, request = 158, 0x1023
+    load, equal, give = 0x20, 0x15, 0x06  # BPF: load a word of the call, jump if equal, return
+    eperm, allow = 0x00050001, 0x7FFF0000
+    program = (
+        (load, 0, 0, 0), (equal, 0, 3, arch_prctl),  # the call's number
+        (load, 0, 0, 16), (equal, 0, 1, request),  # its first argument
+        (give, 0, 0, eperm), (give, 0, 0, allow),
+    )  # fmt: skip
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in program))
+    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(code)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_new_privileges, set_seccomp, by_filter = 38, 22, 2
+    if libc.prctl(no_new_privileges, 1, 0, 0, 0) or libc.prctl(set_seccomp, by_filter, header):
+        raise OSError(ctypes.get_errno(), "the kernel takes no seccomp filter")
+
+
+def random_mobilenet(folder: Path) -> tuple[Any, ...]:
+    """(MobileNetV1 at 224x224 with random weights, and the options for it): its activations are kept in a usual range
+    by BatchNorm statistics of random images."""
+    import numpy as np
+
+    path, data = folder / "mobilenet_v1_224.keras", folder / "random_images.npz"
+    if not (path.exists() and data.exists()):
+        folder.mkdir(parents=True, exist_ok=True)
+        import keras
+
+        keras.utils.set_random_seed(0)
+        model = keras.applications.MobileNet(weights=None, input_shape=(224, 224, 3))
+        images = np.random.default_rng(0).random((120, 224, 224, 3), np.float32)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.momentum = 0.0
+        model(images[:16], training=True)
+        model.save(path)
+        np.savez(data, x=images)
+    return path, "--data", str(data)
+
+
+def page() -> str:
+    """A table of all rows, Markdown."""
+    head = (
+        "network",
+        "precision",
+        "threads",
+        "TVM ms",
+        "/ XNNPACK",
+        "/ same, no AMX",
+        "/ ONNX Runtime",
+        "/ OpenVINO",
+        "winner",
+    )
+    lines = [head, ("---",) * len(head)]
+    for model in MODELS:
+        for precision in PRECISIONS:
+            for threads in (1, 2):
+                path = RESULTS / f"backends-{model}-{precision}-{threads}.json"
+                if path.exists():
+                    lines.append((model, precision, str(threads), *_cells(json.loads(path.read_text()))))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cells(found: Mapping[str, Any]) -> tuple[str, ...]:
+    over, without = found["tvm_over"], found["tvm_over_without_amx"] or {}
+    cell: Callable[[Any], str] = lambda value: "" if value is None else f"{value:.2f}"  # noqa: E731
+    return (
+        f"{found['candidates'][TVM]['p50_ms']:.3f}", cell(over.get(XNNPACK)), cell(without.get(XNNPACK)),
+        cell(over.get("onnx")), cell(over.get("openvino")), found["winner"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What code of TVM's backend computes, beside LiteRT's reference kernels."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, settings
+
+from edgecompile.backends.litert import REFERENCE, LiteRtRunner
+from edgecompile.backends.tvm import library
+from edgecompile.backends.tvm.arithmetic import FAST
+from edgecompile.backends.tvm.arithmetic import REFERENCE as EXACT
+from edgecompile.backends.tvm.isa import InstructionSet, best
+from edgecompile.backends.tvm.planner import Planner
+from edgecompile.backends.tvm.runner import TvmRunner
+from edgecompile.devices.local import LocalDevice
+from edgecompile.loaders.interpreter import own_signature
+from edgecompile.tflite_file import read
+
+Array = npt.NDArray[Any]
+quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def own_isa() -> InstructionSet:
+    facts = LocalDevice().facts().details
+    found = best(facts["machine"], facts["features"])
+    if found is None:
+        pytest.skip(f"there is no code of ours for {facts['machine']} with {facts['features']}")
+    return found
+
+
+def compiled(model: Path, mode: str, threads: int = 1, isa: InstructionSet | None = None) -> TvmRunner:
+    """What the code for this machine computes, in its best instruction set or in another that it has."""
+    isa, file = isa or own_isa(), read(model)
+    plan = Planner(file, isa, mode, threads).run()
+    with tempfile.TemporaryDirectory() as work:
+        made = library.build(plan, own_signature(file), isa, Path(work, "model.so"), Path(work))
+        return TvmRunner(made.path, threads)
+
+
+def agree(model: Path, x: dict[str, Array], threads: int = 1) -> None:
+    """Bytes in LiteRT's own rounding to the bit, and in XNNPACK's within one step, as one operator rounds once. Floats
+    within 1e-5 of the range."""
+    expected = LiteRtRunner(model, REFERENCE).run(x)
+    floats = all(array.dtype == np.float32 for array in (*expected.values(), *x.values()))
+    for mode in (FAST,) if floats else (EXACT, FAST):
+        found = compiled(model, mode, threads).run(x)
+        for name, array in expected.items():
+            if array.dtype == np.float32:
+                assert np.abs(found[name] - array).max() <= 1e-5 * max(np.ptp(array), 1.0)
+                continue
+            apart = np.abs(found[name].astype(np.int64) - array.astype(np.int64))
+            assert apart.max() <= (mode == FAST), (mode, apart.max())

@@ -1,0 +1,99 @@
+"""Several engines in one build: all are checked, measured side by side and packaged, and the fastest wins."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from backends.compiled import own_isa
+from backends.operators import OneOperator
+from running import Run, run_cli
+
+from edgecompile.backends import BACKENDS
+from edgecompile.errors import ConversionError, MissingDependencyError
+from edgecompile.target import load_target
+
+ENGINES = ("litert-xnnpack", "litert-builtin", "onnx", "openvino", "tvm", "tvm-reference")
+
+
+@pytest.fixture(scope="module")
+def bundle(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """digits in int8, by all engines that this machine has."""
+    del cache_folder
+    own_isa()
+    folder = tmp_path_factory.mktemp("engines")
+    done = build(folder, "--recipe", "int8", "--out", "b")
+    assert done.code == 0, done.err
+    return folder / "b"
+
+
+def build(folder: Path, *more: str) -> Run:
+    return run_cli("build", "digits", "--backends", "litert,onnx,openvino,tvm", *more, cwd=folder)
+
+
+def test_all_are_checked_measured_and_packaged(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    found = {c["id"]: c for c in manifest["candidates"]}
+    assert set(found) == set(ENGINES)
+    for candidate in found.values():
+        assert candidate["passed"]
+        assert candidate["latency_p50_ms"] > 0
+        assert (bundle / candidate["file"]).stat().st_size == candidate["bytes"]
+    assert all(verdict["exact"] for verdict in found["tvm-reference"]["parity"].values())
+    fastest = min(candidate["latency_p50_ms"] for candidate in found.values())
+    assert found[manifest["winner"]["id"]]["latency_p50_ms"] <= 1.03 * fastest
+    figures = [f for f in manifest["figures"] if f["name"] == "latency_p50"]
+    for engine in ("onnx", "openvino", "tvm"):
+        (how,) = {f["executed_on"] for f in figures if f["of"] == engine}
+        assert how == f"{engine} {found[engine]['config']['version']} in a fresh process on this machine"
+
+
+@pytest.mark.parametrize("winner", ["onnx", "openvino", "tvm", "tvm-reference"])
+def test_the_bundle_is_verified_and_timed_whoever_won(bundle: Path, winner: str, tmp_path: Path) -> None:
+    path = tmp_path / f"won-by-{winner}"
+    shutil.copytree(bundle, path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["winner"] = {"id": winner, "backend": winner.split("-")[0], "why": "the test's choice"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    done = run_cli("verify", path, cwd=bundle.parent)
+    assert done.code == 0, done.out + done.err
+    assert f"{winner} is within" in done.out
+    timed = run_cli("bench", path, "--runs", "5", "--json", cwd=bundle.parent)
+    assert timed.code == 0, timed.err
+    (group,) = json.loads(timed.out)
+    assert {figure["of"] for figure in group["figures"]} == {f"{path} {winner.removeprefix('tvm-')}"}
+
+
+def test_a_build_that_was_done_compiles_nothing(bundle: Path) -> None:
+    done = build(bundle.parent, "--recipe", "int8", "--out", "b")
+    assert "nothing to do" in done.out, done.out
+
+
+@pytest.mark.parametrize(("name", "said"), [("onnx", "ONNX Runtime"), ("openvino", "OpenVINO")])
+def test_engines_of_this_machine_alone_say_so(name: str, said: str, tmp_path: Path) -> None:
+    done = run_cli("build", "digits", "--backends", f"litert,{name}", "--target", "rpi4", cwd=tmp_path)
+    assert done.code == MissingDependencyError.exit_code, done.err
+    assert f"{said} is measured on this machine alone so far" in done.err
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_packages_that_are_not_installed_are_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    reason = BACKENDS[name].unavailable_reason(load_target("host"))
+    assert f"pip install 'edgecompile[{name}]'" in str(reason)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_an_engine_that_refuses_the_model_is_named(name: str, tmp_path: Path) -> None:
+    """An operator of LiteRT's that neither knows."""
+    made = OneOperator()
+    for _ in range(2):
+        made.tensor((1, 8), "float32")
+    model = made.write("RELU_N1_TO_1", "NONE", None, tmp_path / "m.tflite", 1)
+    done = run_cli("build", model, "--backends", f"litert,{name}", "--recipe", "float", "--out", "b", cwd=tmp_path)
+    assert done.code == ConversionError.exit_code, done.err
+    assert "RELU_N1_TO_1" in done.err
+    assert "--backends litert leaves" in done.err
+    assert not (tmp_path / "b").exists()
