@@ -47,7 +47,11 @@ MODELS = {
     "mobilenet-v1-224": ("", ""),
     "mobilenet-v2-224": ("models/imagenet/mobilenet_v2_1.0_224_imagenet1001.h5", "mobilenet_v2"),
 }
-QUANTIZED_V2 = "models/imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite"
+# In int8 as they come: there are no images to calibrate these with.
+QUANTIZED = {
+    "mobilenet-v1-025-96": f"{TINY}/vww/vww_96_int8.tflite",
+    "mobilenet-v2-224": "models/imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
+}
 REPEATS, RUNS, SECONDS = 9, 30, 1.5
 XNNPACK, TVM = "litert-xnnpack", "tvm"
 
@@ -77,8 +81,8 @@ def row(model: str, precision: str, threads: int) -> None:
     recipe = PRECISIONS[precision]
     if model == "mobilenet-v1-224":
         source, *options = random_mobilenet(out.parent)
-    if (model, precision) == ("mobilenet-v2-224", "int8"):  # there are no images to calibrate with
-        source, recipe = data_folder() / QUANTIZED_V2, "float"
+    if precision == "int8" and model in QUANTIZED:
+        source, recipe = data_folder() / QUANTIZED[model], "float"
     made = build(
         source, recipe, out, "--target", "host", "--backends", "litert,onnx,openvino,tvm",
         "--threads", str(threads), "--max-drop", "off", *options,
