@@ -3,7 +3,7 @@
 
     .venv/bin/python scripts/bench_backends.py --list
     .venv/bin/python scripts/bench_backends.py resnet8 int8 1
-    .venv/bin/python scripts/bench_backends.py --page          # the table of all rows there are
+    .venv/bin/python scripts/bench_backends.py --page          # docs/engines.md, of all rows there are
 
 A row builds the network once with all engines, as a user does (parity, accuracy on the whole test set, winner). Then,
 in fresh processes of the on-device runner, all engines that passed are run again, interleaved in random order; each
@@ -52,6 +52,16 @@ QUANTIZED = {
     "mobilenet-v1-025-96": f"{TINY}/vww/vww_96_int8.tflite",
     "mobilenet-v2-224": "models/imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
 }
+PAGE = ROOT / "docs" / "engines.md"
+PEERS = ("XNNPACK", "XNNPACK without AMX", "ONNX Runtime", "OpenVINO")
+INTRODUCTION = """# Engines, side by side
+
+Written by `scripts/bench_backends.py --page` from the JSON files in docs/benchmarks, one a row, which also hold the
+command, the commit, the versions, every engine's bytes, memory and parity. The time of edgecompile's TVM code, untuned,
+and as a share of each other engine's: below 1 it is the faster one. Median of nine fresh processes, in each of which
+all engines ran interleaved; latencies are measured, p50. The winner was chosen by the build; the last column is the
+fastest other engine's time over the winner's in those later processes. A row that isn't here hasn't been run.
+"""
 REPEATS, RUNS, SECONDS = 9, 30, 1.5
 XNNPACK, TVM = "litert-xnnpack", "tvm"
 
@@ -62,12 +72,12 @@ def main() -> None:
     parser.add_argument("precision", nargs="?", choices=list(PRECISIONS), metavar="PRECISION")
     parser.add_argument("threads", nargs="?", type=int, choices=[1, 2], metavar="THREADS")
     parser.add_argument("--list", action="store_true", help="name all rows")
-    parser.add_argument("--page", action="store_true", help="print the table of the results there are")
+    parser.add_argument("--page", action="store_true", help="write docs/engines.md from the results there are")
     given = parser.parse_args()
     if given.list:
         print("\n".join(f"{m} {p} {t}" for m in MODELS for p in PRECISIONS for t in (1, 2)))
     elif given.page:
-        print(page())
+        PAGE.write_text(page())
     elif given.threads is None:
         parser.error("give MODEL, PRECISION and THREADS, or --list")
     else:
@@ -217,26 +227,20 @@ def random_mobilenet(folder: Path) -> tuple[Any, ...]:
 
 
 def page() -> str:
-    """A table of all rows, Markdown."""
-    head = (
-        "network",
-        "precision",
-        "threads",
-        "TVM ms",
-        "/ XNNPACK",
-        "/ same, no AMX",
-        "/ ONNX Runtime",
-        "/ OpenVINO",
-        "winner",
-    )
+    """docs/engines.md: all rows there are."""
+    head = ("network", "precision", "threads", "TVM, ms", *(f"/ {name}" for name in PEERS), "winner", "peer / winner")
     lines = [head, ("---",) * len(head)]
+    machines = set()
     for model in MODELS:
         for precision in PRECISIONS:
             for threads in (1, 2):
                 path = RESULTS / f"backends-{model}-{precision}-{threads}.json"
                 if path.exists():
-                    lines.append((model, precision, str(threads), *_cells(json.loads(path.read_text()))))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+                    found = json.loads(path.read_text())
+                    lines.append((model, precision, str(threads), *_cells(found)))
+                    machines.add(f"{found['cpu']}, {', '.join(found['features'])}")
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{INTRODUCTION}\n{table}\n\nMeasured on: {'; '.join(sorted(machines))}.\n"
 
 
 def _cells(found: Mapping[str, Any]) -> tuple[str, ...]:
@@ -244,8 +248,15 @@ def _cells(found: Mapping[str, Any]) -> tuple[str, ...]:
     cell: Callable[[Any], str] = lambda value: "" if value is None else f"{value:.2f}"  # noqa: E731
     return (
         f"{found['candidates'][TVM]['p50_ms']:.3f}", cell(over.get(XNNPACK)), cell(without.get(XNNPACK)),
-        cell(over.get("onnx")), cell(over.get("openvino")), found["winner"],
+        cell(over.get("onnx")), cell(over.get("openvino")), found["winner"], cell(_least_peer(found)),
     )  # fmt: skip
+
+
+def _least_peer(found: Mapping[str, Any]) -> float:
+    """The time of the fastest other engine over the winner's, the median over the repeats."""
+    times = {name: each["p50_of_repeats_ms"] for name, each in found["candidates"].items()}
+    won = times.pop(found["winner"])
+    return float(min(statistics.median(p / w for p, w in zip(each, won, strict=True)) for each in times.values()))
 
 
 if __name__ == "__main__":

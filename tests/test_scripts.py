@@ -231,13 +231,16 @@ def test_the_overhead_benchmark_compares_like_with_like(tmp_path: Path) -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()[-3:]] == ["bare", "ours", "difference"]
 
 
-def test_the_page_of_compression_figures_is_that_of_the_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "page"), [("bench_compression.py", "compression.md"), ("bench_backends.py", "engines.md")]
+)
+def test_the_pages_of_figures_are_those_of_the_rows(script: str, page: str, tmp_path: Path) -> None:
     copy = tmp_path / "scripts"
     shutil.copytree(ROOT / "scripts", copy, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "docs" / "benchmarks", tmp_path / "docs" / "benchmarks")
-    subprocess.run([sys.executable, copy / "bench_compression.py", "--page"], check=True)
-    stale = "docs/compression.md is stale: run scripts/bench_compression.py --page"
-    assert (tmp_path / "docs" / "compression.md").read_text() == (ROOT / "docs" / "compression.md").read_text(), stale
+    subprocess.run([sys.executable, copy / script, "--page"], check=True)
+    stale = f"docs/{page} is stale: run scripts/{script} --page"
+    assert (tmp_path / "docs" / page).read_text() == (ROOT / "docs" / page).read_text(), stale
 
 
 def test_every_row_of_the_compression_benchmark_is_listed_and_has_a_sound_recipe() -> None:
