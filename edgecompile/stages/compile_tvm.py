@@ -19,7 +19,7 @@ from edgecompile.tflite_file import read
 class CompileTvm:
     """threads: the parallel loops are split for so many. source: digest of the compiler's own code.
 
-    metrics: by library, bytes, seconds, kernels, arena_bytes, weight_bytes and what each step is.
+    metrics: by library, bytes, seconds, kernels, arena_bytes and weight_bytes.
     UnsupportedLayerError for an operator that there is no code for.
     """
 

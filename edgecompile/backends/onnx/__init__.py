@@ -22,16 +22,21 @@ PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 GRAPH = "onnx-cpu"  # the role of the artifact's file (stages/onnx_file.py)
 
 
+def not_installed() -> str | None:
+    """Which packages are missing, with the cure; None where all are there."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"{', '.join(missing)} not installed (pip install 'edgecompile[onnx]', or --backends litert)"
+    return None
+
+
 class Onnx:
     on_board = False
 
     def unavailable_reason(self, target: Target) -> str | None:
         if not target.local:
             return "ONNX Runtime is measured on this machine alone so far: --target host, or leave it out of --backends"
-        missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
-            return f"{', '.join(missing)} not installed (pip install 'edgecompile[onnx]', or --backends litert)"
-        return None
+        return not_installed()
 
     def stages(self, target: Target, threads: int) -> Sequence[Stage]:
         from edgecompile.stages.onnx_file import OnnxFile

@@ -6,13 +6,12 @@ works on the kind of GPU and with the version of TensorRT that built it.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Artifact
 from edgecompile.backends.base import Candidate
-from edgecompile.backends.onnx import PACKAGES
+from edgecompile.backends.onnx import not_installed
 from edgecompile.backends.onnx.runner import OnnxRunner
 from edgecompile.target import Target
 
@@ -30,10 +29,7 @@ class TensorRt:
     def unavailable_reason(self, target: Target) -> str | None:
         if target.gpu is None:
             return f"target {target.id} has no NVIDIA GPU: leave it out of --backends, or take --target jetson"
-        missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
-            return f"{', '.join(missing)} not installed (pip install 'edgecompile[onnx]', or --backends litert)"
-        return None
+        return not_installed()
 
     def stages(self, target: Target, threads: int) -> Sequence[Stage]:
         """None: its graphs are made of the float model before it (on_board.py)."""

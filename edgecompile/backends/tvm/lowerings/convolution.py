@@ -73,7 +73,7 @@ def _convolution(planner: Planner, operator: Operator, x: Value, weights: Array,
     outputs, channels = weights.shape[0], weights.shape[3]
     vector = planner.vector(outputs) if x.of is None or planner.isa.dot is None else planner.isa.lanes
     stored = -(-outputs // vector) * vector
-    whole, x = shape, x
+    whole = shape
     if shape.pointwise:  # rows are columns then
         pixels = shape.output[0] * shape.output[1]
         shape = dataclasses.replace(shape, input=(1, pixels), output=(1, pixels))
