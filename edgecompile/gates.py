@@ -71,6 +71,13 @@ def parity(verdicts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Check:
     return Check("parity", len(failed) < len(verdicts), text, ParityGateError, _PARITY_HINT)
 
 
+def backends(left_out: Mapping[str, str]) -> Check | None:
+    """{backend: why it is no candidate}; None where all of them are."""
+    if not left_out:
+        return None
+    return Check("backends", None, "; ".join(f"{k} left out: {v}" for k, v in left_out.items()), ConversionError, "")
+
+
 # Engines round differently, which a MobileNetV2 with rescaled channels made 0.1 of its outputs' cosine similarity of.
 _PARITY_HINT = (
     "in int8, take recipe mixed-precision, qat or dynamic: where channels differ much in range, a rounding step "

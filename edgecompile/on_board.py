@@ -1,6 +1,7 @@
-"""Candidates whose engine is built on the board: from one graph to an engine, and whether it computes what it should.
+"""Candidates that run on their board alone, and those whose engine is built there: from one graph to an engine, and
+whether it computes what it should.
 
-Without a board there is the graph alone, checked by another runtime, and never measured nor chosen.
+Without a board such a candidate, or the graph, checked by another runtime, is in the bundle, never measured nor chosen.
 """
 
 from __future__ import annotations
@@ -78,6 +79,26 @@ def graphs(
         session.total += 1
         found[INT8] = session.run(Job(OnnxInt8(tools()), found[FP16], settings))
     return found
+
+
+def golden_outputs(
+    candidates: Sequence[Candidate], device: Device | None, baseline: Artifact, session: Session
+) -> dict[str, Path]:
+    """{id: an .npz of {output: [n, ...]}} of golden inputs, of what was compiled here and runs on the board alone.
+
+    Empty without a board: then it is said which candidates nothing is known of.
+    """
+    theirs = [c for c in candidates if not (BACKENDS[c.backend].on_board or BACKENDS[c.backend].runs_here(c))]
+    if device is None:
+        for candidate in theirs:
+            session.display.line(
+                f"{candidate.id}: compiled for another processor than this one, and no board was named (--on): it is "
+                "neither checked nor measured, and not chosen"
+            )
+        return {}
+    key = baseline.history[-1].key
+    inputs = golden.read(baseline.files["golden"], golden.INPUTS)[golden.INPUTS]
+    return {c.id: kept_outputs(device, c, key, lambda: inputs, session) for c in theirs}
 
 
 def files(forms: Mapping[str, Artifact]) -> dict[str, Path]:

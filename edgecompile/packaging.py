@@ -12,6 +12,7 @@ from typing import Any
 from edgecompile import accounting, bundle, packing, report, sparse
 from edgecompile.accounting import Rung
 from edgecompile.artifact import TFLITE, Artifact, StageRecord
+from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.cache import writing
 from edgecompile.devices.local import LocalDevice
@@ -203,7 +204,7 @@ def _candidate(candidate: Candidate, result: Result) -> dict[str, Any]:
         "bytes": candidate.model.stat().st_size,
         "threads": candidate.threads,
         "config": dict(candidate.config),
-        "parity": result.verdicts.get(candidate.id) or result.engines.checked[candidate.id],
+        "parity": result.verdicts.get(candidate.id) or result.engines.checked.get(candidate.id, {}),
         "passed": _passed(candidate, result),
         "built": {"tensorrt": built.version} if built else None,
         "latency_p50_ms": measured["p50"] if measured else None,
@@ -211,7 +212,7 @@ def _candidate(candidate: Candidate, result: Result) -> dict[str, Any]:
 
 
 def _passed(candidate: Candidate, result: Result) -> bool | None:
-    """None for an engine that wasn't built."""
+    """None for an engine that wasn't built, and for what ran nowhere."""
     verdict = result.verdicts.get(candidate.id)
     return None if verdict is None else all(v["passed"] for v in verdict.values())
 
@@ -258,7 +259,7 @@ def _accuracies(result: Result) -> list[Figure]:
     tested, before = result.tested.history[-1], result.baseline.history[-1]
     host = f"{platform.machine()} (this machine)"
     there = host
-    if result.winner.id in result.engines.built and result.measurement:
+    if result.measurement and not BACKENDS[result.winner.backend].runs_here(result.winner):
         there = result.measurement.device
     common = {"unit": "", "label": MEASURED, "split": "test", "samples": tested.metrics["samples"]}
     kind, winner = result.source.kind, result.winner.id

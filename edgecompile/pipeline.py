@@ -16,6 +16,7 @@ from edgecompile.backends.base import Candidate
 from edgecompile.compression import as_float_tflite, compress, find_steps, load_source, with_steps
 from edgecompile.devices.base import Device
 from edgecompile.devices.local import LocalDevice
+from edgecompile.errors import EdgecompileError
 from edgecompile.job import Job, Settings
 from edgecompile.manifest import EMULATED
 from edgecompile.measure import Measurement, measure
@@ -75,28 +76,29 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     artifact = steps[-1] if steps else source
     gates.check_io(artifact.signature, made.io)
     uncompressed = _uncompressed(source, settings, session)
-    forms_of = [
-        session.run(Job(stage, artifact, settings), announce=False)
-        for name in made.backends
-        for stage in BACKENDS[name].stages(made.target, made.threads)
-    ]
+    forms_of, left_out = _forms(made, artifact, settings, session)
+    backends = [name for name in made.backends if name not in left_out]
     forms = {}
-    if on_board.needed(made.backends):
+    if on_board.needed(backends):
         calibrated = made.facts is not None and made.facts.train > 0
         forms = on_board.graphs(source, steps, settings, session, calibrated=calibrated)
     runnable = artifact.replace(files={**artifact.files, **_files(forms_of), **on_board.files(forms)})
     candidates = [
-        candidate for name in made.backends for candidate in BACKENDS[name].compile(runnable, made.target, made.threads)
+        candidate for name in backends for candidate in BACKENDS[name].compile(runnable, made.target, made.threads)
     ]
-    here = [c for c in candidates if not BACKENDS[c.backend].on_board]
-    stage = Parity(tuple(here), str(baseline.files["golden"]))
-    parity = session.run(Job(stage, artifact, settings, depends=_ids(baseline, here)))
     board = device if request.on else None
+    there = on_board.golden_outputs(candidates, board, baseline, session)
+    judged = [c for c in candidates if BACKENDS[c.backend].runs_here(c) or c.id in there]
+    stage = Parity(tuple(judged), str(baseline.files["golden"]), {name: str(path) for name, path in there.items()})
+    depends = (*_ids(baseline, judged), *map(sha256_file, there.values()))
+    parity = session.run(Job(stage, artifact, settings, depends=depends))
     engines = on_board.engines(candidates, forms, board, baseline, session, again=request.remeasure)
     verdicts = {**parity.history[-1].metrics["parity"], **engines.verdicts}
-    # An engine that wasn't built has no verdict: it is neither measured nor chosen.
+    # What ran nowhere has no verdict: it is neither measured nor chosen.
     passed = [c for c in engines.candidates if c.id in verdicts and all(v["passed"] for v in verdicts[c.id].values())]
     checks = [gates.parity(verdicts), gates.size(artifact.model.stat().st_size, made.max_size)]
+    if without := gates.backends(left_out):
+        checks.append(without)
     gates.enforce(checks)
 
     named = next((step for step in reversed(steps) if step.history[-1].stage != "slim"), source)
@@ -155,6 +157,27 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     return Built(made.out, manifest, session.cached, session.ran)
 
 
+def _forms(
+    made: Plan, artifact: Artifact, settings: Settings, session: Session
+) -> tuple[list[Artifact], dict[str, str]]:
+    """(the final .tflite in the forms that backends take, {backend: why it is left out}); an error of a backend that
+    was asked for ends the build."""
+    forms, left_out = [], dict(made.left_out)
+    for name in made.backends:
+        try:
+            forms += [
+                session.run(Job(stage, artifact, settings), announce=False)
+                for stage in BACKENDS[name].stages(made.target, made.threads)
+            ]
+        except EdgecompileError as problem:
+            if name not in made.optional:
+                raise
+            left_out[name] = problem.message
+    for name, why in left_out.items():
+        session.display.line(f"{name} left out: {why}")
+    return forms, left_out
+
+
 def _uncompressed(source: Artifact, settings: Settings, session: Session) -> Artifact:
     """The source as a plain float .tflite: what size and latency are compared with."""
     return source if source.kind == TFLITE else as_float_tflite(source, settings, session)
@@ -173,7 +196,7 @@ def _test(
 ) -> Artifact:
     """The metric on the test set: of outputs that the board gives, where the engine runs nowhere else."""
     given = None
-    if board is not None and BACKENDS[winner.backend].on_board:
+    if board is not None and not BACKENDS[winner.backend].runs_here(winner):
         assert made.data is not None
         source = made.data
 

@@ -39,6 +39,7 @@ DEFAULT_MAX_DROP = 2.0
 @dataclass(frozen=True)
 class BuildRequest:
     """All that `edgecompile build` can be asked. max_drop: percent, None = "off", "default" where not given.
+    without: backends of the target's own that are left out.
 
     A build is a pure function of its request and of the files it names.
     """
@@ -57,6 +58,7 @@ class BuildRequest:
     custom: tuple[str, ...] = ()
     allow_unsafe: bool = False
     backends: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     on: str | None = None
     runtime: str = "provisioned"
     threads: int | None = None
@@ -79,7 +81,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build will do. `steps` lead from the loaded source to the final .tflite."""
+    """What a build will do. `steps` lead from the loaded source to the final .tflite. `optional`: backends of which the
+    build goes on without those that refuse the model. `left_out`: {backend: why} of those that can't be used."""
 
     request: BuildRequest
     source: Source
@@ -95,6 +98,8 @@ class Plan:
     max_drop: float | None
     max_size: int | None
     backends: tuple[str, ...]
+    optional: frozenset[str]
+    left_out: Mapping[str, str]
     budget_minutes: float | None
     teacher: Source | None
 
@@ -119,13 +124,23 @@ def load_options(request: BuildRequest) -> LoadOptions:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """Backends: those to try, which of them the target would only like to have, and {backend: why} of the latter that
+    can't be used."""
+
+    names: tuple[str, ...]
+    optional: frozenset[str]
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Named:
     """What the request names, found and read. `recipe` is None where the data decides."""
 
     target: Target
     source: Source
     recipe: Recipe | None
-    backends: tuple[str, ...]
+    backends: Chosen
     teacher: Source | None
 
 
@@ -173,7 +188,9 @@ def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
         threads=request.threads or target.threads,
         max_drop=max_drop,
         max_size=min(limits) if limits else None,
-        backends=named.backends,
+        backends=named.backends.names,
+        optional=named.backends.optional,
+        left_out=named.backends.left_out,
         budget_minutes=request.budget_minutes,
         teacher=named.teacher,
     )
@@ -337,23 +354,33 @@ def _max_drop(request: BuildRequest, facts: TaskFacts | None) -> float | None:
     return request.max_drop
 
 
-def _backends(request: BuildRequest, target: Target) -> tuple[str, ...]:
-    for name in request.backends:
+def _backends(request: BuildRequest, target: Target) -> Chosen:
+    for name in (*request.backends, *request.without):
         if name not in BACKENDS:
             raise MissingDependencyError(f"unknown backend {name!r}", hint=perhaps(name, BACKENDS))
-    chosen = request.backends or target.backends
-    for name in chosen:
+    own = [name for name in (*target.backends, *target.if_installed) if name not in request.without]
+    chosen, left_out = [], {}
+    for name in request.backends or own:
         if name not in BACKENDS:
             raise TargetError(f"target {target.id}: unknown backend {name!r}", hint=perhaps(name, BACKENDS))
         reason = BACKENDS[name].unavailable_reason(target)
-        if reason:
+        if reason is None:
+            chosen.append(name)
+        elif request.backends or name in target.backends:
             raise MissingDependencyError(f"backend {name!r} can't be used: {reason}")
+        else:
+            left_out[name] = reason
+    if not chosen:
+        raise TargetError(
+            f"no backend of target {target.id} is left", hint="see `edgecompile doctor`, or take fewer with --without"
+        )
     if request.on is None and all(BACKENDS[name].on_board for name in chosen):
         raise TargetError(
             f"{', '.join(chosen)}: its engine is built on the board, and none is named",
             hint="--on ssh://USER@BOARD, or --backends litert beside it: the graph is made and checked here",
         )
-    return tuple(chosen)
+    optional = frozenset() if request.backends else frozenset(target.if_installed)
+    return Chosen(tuple(chosen), optional, left_out)
 
 
 def describe(plan: Plan) -> Mapping[str, object]:
@@ -367,6 +394,8 @@ def describe(plan: Plan) -> Mapping[str, object]:
         "data": plan.data.spec if plan.data else None,
         "io": plan.io,
         "threads": plan.threads,
+        "backends": list(plan.backends),
+        "left_out": dict(plan.left_out),
         "stages": [plan.source.first.name, "baseline", *(_names(plan)), *after(plan)],
         "gates": {
             "max_drop_percent": plan.max_drop,

@@ -62,6 +62,7 @@ class Target:
     """`local`: the target is this machine, so what is measured here counts for it.
 
     `family`: a name for several boards, of which the one with `family_default` is taken where nothing says which it is.
+    `if_installed`: backends that are tried besides `backends`, where their packages are there and take the model.
     `io`: the default type of the bundle's inputs and outputs. `min_offload` is the share of operators that
     must run on the accelerator, where the target has one.
     """
@@ -72,6 +73,7 @@ class Target:
     cpu: Cpu
     recipes: DefaultRecipes
     backends: tuple[str, ...]
+    if_installed: tuple[str, ...] = ()
     local: bool = False
     io: str = "float"
     threads: int = 1

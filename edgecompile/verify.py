@@ -172,7 +172,7 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
     if promise.winner.backend not in BACKENDS:
         reason = f"not checked: no backend {promise.winner.backend!r} in this edgecompile"
         return reference, check("parity", None, reason)
-    if BACKENDS[promise.winner.backend].on_board:
+    if not BACKENDS[promise.winner.backend].runs_here(promise.winner):
         return reference, check("parity", None, f"not checked: {_ON_BOARD}")
     try:
         given, known, scales = worker.call(
@@ -277,7 +277,7 @@ def _accuracy(
         return unchecked("the data of the build has no labelled test set")
     if promise.winner.backend not in BACKENDS:
         return unchecked(f"no backend {promise.winner.backend!r} in this edgecompile")
-    if BACKENDS[promise.winner.backend].on_board:
+    if not BACKENDS[promise.winner.backend].runs_here(promise.winner):
         return unchecked(_ON_BOARD)
     if source is None:
         try:

@@ -13,6 +13,9 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+# Builds with every engine there is take long: tests of engines name them with --backends.
+os.environ["EDGECOMPILE_WITHOUT"] = "tvm,onnx,openvino"
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 if "EDGECOMPILE_DATA" not in os.environ and DATA.is_dir():

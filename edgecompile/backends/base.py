@@ -63,6 +63,10 @@ class Backend(Protocol):
     @property
     def on_board(self) -> bool: ...
 
+    def runs_here(self, candidate: Candidate) -> bool:
+        """Whether this machine can run it; what can't is judged by its outputs on the board."""
+        ...
+
     def unavailable_reason(self, target: Target) -> str | None:
         """None where it can be used; else a sentence with the cure."""
         ...

@@ -24,6 +24,10 @@ _RESOLVERS = {XNNPACK: "AUTO", BUILTIN: "BUILTIN_WITHOUT_DEFAULT_DELEGATES", REF
 class LiteRt:
     on_board = False
 
+    def runs_here(self, candidate: Candidate) -> bool:
+        del candidate
+        return True
+
     def unavailable_reason(self, target: Target) -> str | None:
         del target  # LiteRT runs everywhere, and is in the base install
         return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgecompile.artifact import Artifact
 from edgecompile.backends.base import Candidate
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 class OpenVino:
     on_board = False
 
+    def runs_here(self, candidate: Candidate) -> bool:
+        del candidate
+        return True
+
     def unavailable_reason(self, target: Target) -> str | None:
         if not target.local:
             return "OpenVINO is measured on this machine alone so far: --target host, or leave it out of --backends"
@@ -30,7 +35,7 @@ class OpenVino:
         from edgecompile.stages.spell_out import SpellOut
 
         del target, threads
-        return (SpellOut(),)
+        return (SpellOut(version("openvino")),)
 
     def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]:
         from edgecompile.backends.sessions import described
@@ -44,16 +49,21 @@ class OpenVino:
 
     def open(self, candidate: Candidate) -> SessionRunner:
         """ConversionError where OpenVINO refuses the file."""
-        from edgecompile.backends.sessions import SessionRunner, spec
-        from edgecompile.errors import ConversionError
-        from edgecompile.ondevice import runner
+        return opened(candidate.model, candidate.threads, candidate.config)
 
-        inputs, outputs = candidate.config["inputs"], candidate.config["outputs"]
-        try:
-            session = runner.OpenVinoSession(candidate.model, candidate.threads, inputs, outputs)
-        except runner.Failure as problem:
-            raise ConversionError(str(problem), hint="--backends litert leaves OpenVINO out") from None
-        return SessionRunner(session, tuple(map(spec, inputs)), tuple(map(spec, outputs)))
+
+def opened(model: Path, threads: int, described: Mapping[str, Any]) -> SessionRunner:
+    """described: what `sessions.described` gives. ConversionError where OpenVINO refuses the file."""
+    from edgecompile.backends.sessions import SessionRunner, spec
+    from edgecompile.errors import ConversionError
+    from edgecompile.ondevice import runner
+
+    inputs, outputs = described["inputs"], described["outputs"]
+    try:
+        session = runner.OpenVinoSession(model, threads, inputs, outputs)
+    except runner.Failure as problem:
+        raise ConversionError(str(problem), hint="--backends litert leaves OpenVINO out") from None
+    return SessionRunner(session, tuple(map(spec, inputs)), tuple(map(spec, outputs)))
 
 
 BACKEND = OpenVino()

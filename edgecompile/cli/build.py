@@ -55,6 +55,8 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option("--io", type=click.Choice(["float", "int8"]), help="Type of inputs and outputs. [default: the target's]")
 @click.option("--input-shape", type=SHAPE, multiple=True, help="Full shape of an input whose size is free.")
 @click.option("--backends", type=BACKENDS, help="Backends to try, with commas between. [default: the target's]")
+@click.option("--without", type=BACKENDS, envvar="EDGECOMPILE_WITHOUT", show_envvar=True,
+              help="Backends of the target's that are left out, with commas between.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="Threads an inference may use. [default: the target's]")
 @click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
               help="Bound on training, in minutes.")  # fmt: skip
@@ -105,6 +107,7 @@ def command(**given: Any) -> None:
         custom=given["custom"],
         allow_unsafe=given["allow_unsafe"],
         backends=given["backends"] or (),
+        without=given["without"] or (),
         threads=given["threads"],
         budget_minutes=given["budget_minutes"],
         tensorboard=given["tensorboard"],

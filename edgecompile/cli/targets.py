@@ -73,6 +73,7 @@ def show(target: str, as_json: bool) -> None:
         ("family", found.family or ""),
         ("recipe", recipe.format(**dataclasses.asdict(found.recipes))),
         ("backends", ", ".join(found.backends)),
+        ("if installed", ", ".join(found.if_installed)),
         ("inputs, outputs", found.io),
         ("threads", str(found.threads)),
         ("largest model", found.limits.max_size or ""),

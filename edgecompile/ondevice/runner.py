@@ -718,10 +718,11 @@ class Library:
     """A model compiled to a shared library (edgecompile's backend tvm), which needs nothing but the C library.
 
     known: what it tells of itself: {"inputs", "outputs": [{"name", "shape", "dtype", "scale", "zero_point"}], "arch",
-    "needs": features of the CPU, "steps": what each call is made of}. given, found: arrays that it reads and writes.
+    "needs": features of the CPU, "instructions", "steps": what each call is made of}. given, found: arrays that it
+    reads and writes.
     """
 
-    def __init__(self, path: Path, threads: int, features: list[str]) -> None:
+    def __init__(self, path: Path, threads: int) -> None:
         start = time.perf_counter()
         try:
             self._library = ctypes.CDLL(str(path.absolute()))
@@ -731,9 +732,6 @@ class Library:
             getattr(self._library, name).restype = ctypes.c_char_p
         self._library.edgecompile_open.restype = ctypes.c_void_p
         self.known: Json = json.loads(self._library.edgecompile_signature().decode("utf-8"))
-        missing = sorted(set(self.known["needs"]) - set(features))
-        if missing:
-            raise Failure("{} is compiled for CPUs with {}, which this one lacks".format(path.name, ", ".join(missing)))
         self._model = ctypes.c_void_p(self._library.edgecompile_open(threads))
         if not self._model:
             raise Failure(f"{path.name} can't be opened: {self._said()}")
@@ -913,7 +911,7 @@ class Fixed(Model):
 
 class Tvm(Fixed):
     def open(self, path: Path, candidate: Json) -> tuple[Any, list[Json], list[Json]]:
-        library = Library(path, int(candidate.get("threads", 1)), cpu_features(Path("/proc")))
+        library = Library(path, int(candidate.get("threads", 1)))
         return library, library.known["inputs"], library.known["outputs"]
 
     def profile(self) -> Json | None:

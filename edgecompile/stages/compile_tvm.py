@@ -17,7 +17,8 @@ from edgecompile.tflite_file import read
 
 @dataclass(frozen=True)
 class CompileTvm:
-    """threads: the parallel loops are split for so many. source: digest of the compiler's own code.
+    """isas: of one architecture, the best first. threads: the parallel loops are split for so many. source: digest of
+    the compiler's own code.
 
     metrics: by library, bytes, seconds, kernels, arena_bytes and weight_bytes.
     UnsupportedLayerError for an operator that there is no code for.
@@ -30,15 +31,15 @@ class CompileTvm:
     needs: ClassVar[str] = NOTHING
     uses: ClassVar[frozenset[str]] = frozenset()
 
-    isa: InstructionSet
+    isas: tuple[InstructionSet, ...]
     threads: int
     tvm: str
     source: str
 
     @classmethod
-    def now(cls, isa: InstructionSet, threads: int) -> CompileTvm:
+    def now(cls, isas: tuple[InstructionSet, ...], threads: int) -> CompileTvm:
         """With the TVM that is installed, and the code that there is."""
-        return cls(isa, threads, version("apache-tvm"), _source())
+        return cls(isas, threads, version("apache-tvm"), _source())
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         from edgecompile.backends.tvm import library
@@ -54,15 +55,21 @@ class CompileTvm:
         for role, mode in modes.items():
             ctx.say(f"compiling {role}")
             began = time.monotonic()
-            plan = Planner(model, self.isa, mode, self.threads).run()
+            plans = {isa: Planner(model, isa, mode, self.threads).run() for isa in self.isas}
             work = ctx.out / f"{role}.work"
             work.mkdir()
-            made = library.build(plan, own_signature(model), self.isa, ctx.out / f"{role}.so", work)
+            made = library.build(plans, own_signature(model), ctx.out / f"{role}.so", work)
             library.tidy(work)
             files[role] = made.path
             metrics[role] = _metrics(made, time.monotonic() - began)
             notes.append(f"{role} {made.path.stat().st_size / 1000:.1f} kB")
-        return Outcome(TFLITE, files, artifact.signature, metrics, (f"{self.isa.name}: {', '.join(notes)}",))
+        return Outcome(
+            TFLITE,
+            files,
+            artifact.signature,
+            metrics,
+            (f"{', '.join(isa.name for isa in self.isas)}: {', '.join(notes)}",),
+        )
 
 
 def _metrics(made: Any, seconds: float) -> dict[str, Any]:

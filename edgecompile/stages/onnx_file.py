@@ -13,7 +13,8 @@ from edgecompile.stages.base import NOTHING, Context, Outcome
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """tools: versions of what converts. ConversionError where tf2onnx refuses the model."""
+    """tools: versions of what converts. ConversionError where tf2onnx refuses the model, or ONNX Runtime the
+    graph."""
 
     name: ClassVar[str] = "onnx-file"
     accepts: ClassVar[Mapping[str, str]] = {TFLITE: TFLITE}
@@ -26,9 +27,11 @@ class OnnxFile:
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         from edgecompile.backends.onnx.graph import OPSET, export
+        from edgecompile.backends.onnx.runner import OnnxRunner
 
         path = ctx.out / "model.onnx"
         export(artifact.model, path, opset=OPSET, symmetric=False)
+        OnnxRunner(path)
         size = path.stat().st_size
         note = f"ONNX graph of {size / 1000:.1f} kB"
         return Outcome(TFLITE, {GRAPH: path}, artifact.signature, {"bytes": size}, (note,))

@@ -1,4 +1,4 @@
-"""The final .tflite with the names that `slim` took: OpenVINO refuses it without."""
+"""The final .tflite as OpenVINO takes it: with the names that `slim` took away."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ SPELT_OUT = "spelt-out"  # the role of the file
 
 @dataclass(frozen=True)
 class SpellOut:
+    """version: OpenVINO's. ConversionError where it refuses the model."""
+
     name: ClassVar[str] = "spell-out"
     accepts: ClassVar[Mapping[str, str]] = {TFLITE: TFLITE}
     judged: ClassVar[bool] = False
@@ -22,6 +24,12 @@ class SpellOut:
     needs: ClassVar[str] = NOTHING
     uses: ClassVar[frozenset[str]] = frozenset()
 
+    version: str
+
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
+        from edgecompile.backends.openvino import opened
+        from edgecompile.backends.sessions import described
+
         path = spelt_out(read(artifact.model), ctx.out / "model.tflite")
+        opened(path, 1, described(read(path)))
         return Outcome(TFLITE, {SPELT_OUT: path}, artifact.signature, {"bytes": path.stat().st_size})

@@ -39,7 +39,7 @@ def compiled(model: Path, mode: str, threads: int = 1, isa: InstructionSet | Non
     isa, file = isa or own_isa(), read(model)
     plan = Planner(file, isa, mode, threads).run()
     with tempfile.TemporaryDirectory() as work:
-        made = library.build(plan, own_signature(file), isa, Path(work, "model.so"), Path(work))
+        made = library.build({isa: plan}, own_signature(file), Path(work, "model.so"), Path(work))
         return TvmRunner(made.path, threads)
 
 

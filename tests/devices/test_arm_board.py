@@ -177,7 +177,7 @@ def test_a_library_from_here_computes_the_same_there(
     file, isa = read(model), next(each for each in INSTRUCTION_SETS if each.name == instructions)
     (tmp_path / "work").mkdir()
     plan = Planner(file, isa, EXACT, 1).run()
-    made = library.build(plan, own_signature(file), isa, tmp_path / "model.so", tmp_path / "work")
+    made = library.build({isa: plan}, own_signature(file), tmp_path / "model.so", tmp_path / "work")
     (spec,) = own_signature(file).inputs
     rng, shape = np.random.default_rng(0), (5, *spec.shape[1:])
     whole = spec.dtype == "int8"

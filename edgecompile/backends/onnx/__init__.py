@@ -33,6 +33,10 @@ def not_installed() -> str | None:
 class Onnx:
     on_board = False
 
+    def runs_here(self, candidate: Candidate) -> bool:
+        del candidate
+        return True
+
     def unavailable_reason(self, target: Target) -> str | None:
         if not target.local:
             return "ONNX Runtime is measured on this machine alone so far: --target host, or leave it out of --backends"

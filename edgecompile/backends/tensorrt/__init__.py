@@ -26,6 +26,10 @@ GRAPHS = {FP16: "onnx", INT8: "onnx-int8"}
 class TensorRt:
     on_board = True
 
+    def runs_here(self, candidate: Candidate) -> bool:
+        del candidate
+        return False
+
     def unavailable_reason(self, target: Target) -> str | None:
         if target.gpu is None:
             return f"target {target.id} has no NVIDIA GPU: leave it out of --backends, or take --target jetson"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from edgecompile.artifact import Artifact
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.tvm.isa import for_target
+from edgecompile.devices.local import LocalDevice
 from edgecompile.target import Target
 
 if TYPE_CHECKING:
@@ -23,44 +24,52 @@ if TYPE_CHECKING:
 
 # Roles of an artifact's files (stages/compile_tvm.py): in XNNPACK's rounding, or float; in LiteRT's own.
 LIBRARY, REFERENCE_LIBRARY = "tvm", "tvm-reference"
-COMPILERS = {"x86_64": ("gcc", "gcc"), "aarch64": ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")}
+
+
+def linker(arch: str) -> tuple[str, str]:
+    """(the C compiler that links for an architecture, Debian's package of it)"""
+    if arch == platform.machine():
+        return "gcc", "gcc"
+    return f"{arch}-linux-gnu-gcc", f"gcc-{arch.replace('_', '-')}-linux-gnu"
 
 
 class Tvm:
     on_board = False
 
+    def runs_here(self, candidate: Candidate) -> bool:
+        if candidate.config.get("arch") != platform.machine():
+            return False
+        has = LocalDevice().facts().details["features"]
+        return set(candidate.config.get("needs", ())).issubset(has)
+
     def unavailable_reason(self, target: Target) -> str | None:
         if importlib.util.find_spec("tvm") is None:
             return "apache-tvm is not installed (pip install 'edgecompile[tvm]', or --backends litert)"
-        isa = for_target(target)
-        if isa is None:
+        sets = for_target(target)
+        if not sets:
             return f"there is no code of ours for the processor of target {target.id}: leave it out of --backends"
-        if isa.arch != platform.machine():
-            return f"it compiles for the processors of this machine alone so far, and {target.id} is {isa.arch}"
-        name, package = COMPILERS[isa.arch]
+        name, package = linker(sets[0].arch)
         if shutil.which(name) is None:
-            return f"there is no {name}, which links libraries for {isa.arch} (sudo apt install {package})"
+            return f"there is no {name}, which links libraries for {sets[0].arch} (sudo apt install {package})"
         return None
 
     def stages(self, target: Target, threads: int) -> Sequence[Stage]:
         from edgecompile.stages.compile_tvm import CompileTvm
 
-        isa = for_target(target)
-        assert isa is not None
-        return (CompileTvm.now(isa, threads),)
+        return (CompileTvm.now(for_target(target), threads),)
 
     def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]:
         """The library, and for a model with integers the one that is bit-exact with LiteRT's reference kernels."""
-        isa = for_target(target)
-        assert isa is not None
+        sets = for_target(target)
+        config = {
+            "arch": sets[0].arch,
+            "instructions": " or ".join(isa.name for isa in sets),
+            # By the last, which asks for the least, a library of several is known to run.
+            "needs": list(sets[-1].needs),
+            "version": version("apache-tvm"),
+        }
         return [
-            Candidate(
-                role,
-                "tvm",
-                artifact.files[role],
-                threads,
-                {"instructions": isa.name, "version": version("apache-tvm"), "exact": role == REFERENCE_LIBRARY},
-            )
+            Candidate(role, "tvm", artifact.files[role], threads, {**config, "exact": role == REFERENCE_LIBRARY})
             for role in (LIBRARY, REFERENCE_LIBRARY)
             if role in artifact.files
         ]

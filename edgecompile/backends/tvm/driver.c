@@ -1,7 +1,9 @@
-/* What every compiled model has beside its kernels: it opens a model, runs its steps, and does for TVM's generated code
- * what TVM's own runtime does (threads, scratch memory, errors), so that a board needs nothing but the C library.
+/* What every compiled model has beside its kernels: it chooses the variant for the CPU, opens the model, runs its steps,
+ * and does for TVM's generated code what TVM's own runtime does (threads, scratch memory, errors), so that a board needs
+ * nothing but the C library.
  *
- * model.c, which the compiler writes, includes types.h, has its tables, and includes this file.
+ * model.c, which the compiler writes, includes types.h, has its tables and `variants`, the best first, and includes this
+ * file.
  */
 
 #include <pthread.h>
@@ -11,6 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+/* The oldest versions of what glibc 2.34 moved: else a library linked there could not be loaded on older boards. */
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver pthread_create,pthread_create@GLIBC_2.2.5");
+__asm__(".symver pthread_join,pthread_join@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver pthread_create,pthread_create@GLIBC_2.17");
+__asm__(".symver pthread_join,pthread_join@GLIBC_2.17");
+#endif
 
 #define EXPORT __attribute__((visibility("default")))
 #define ALIGNED 64
@@ -165,15 +176,62 @@ extern __attribute__((weak)) int (*__TVMBackendParallelLaunch)(Chunk, void *, in
 extern __attribute__((weak)) void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int);
 extern __attribute__((weak)) int (*__TVMBackendFreeWorkspace)(int, int, void *);
 
+/* -- which variant this CPU runs */
+
+/* /proc/cpuinfo's list of the first CPU's features, with a blank on either side; empty where there is none. */
+static void read_features(char *into, size_t size) {
+    char line[8192];
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    into[0] = 0;
+    if (file == NULL) return;
+    while (fgets(line, sizeof line, file)) {
+        char *colon = strchr(line, ':');
+        if (colon == NULL || (strncmp(line, "flags", 5) && strncmp(line, "Features", 8))) continue;
+        snprintf(into, size, " %s", colon + 1);
+        for (char *at = into; *at; at++) {
+            if (*at == '\n' || *at == '\t') *at = ' ';
+        }
+        break;
+    }
+    fclose(file);
+}
+
+/* The first feature that a variant needs and the CPU lacks, or NULL. */
+static const char *lacking(const Variant *variant, const char *features) {
+    char word[64];
+    for (const char *const *name = variant->needs; *name; name++) {
+        snprintf(word, sizeof word, " %s ", *name);
+        if (strstr(features, word) == NULL) return *name;
+    }
+    return NULL;
+}
+
+/* The best that runs; where none does the least demanding one, and what the CPU lacks for it in `missing`. */
+static const Variant *chosen(const char **missing) {
+    char features[8192];
+    const Variant *variant = NULL;
+    read_features(features, sizeof features);
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
+        variant = &variants[i];
+        *missing = lacking(variant, features);
+        if (*missing == NULL) break;
+    }
+    return variant;
+}
+
 /* -- the model */
 
 /* JSON: names, shapes and types of inputs and outputs, what the CPU must have, and what each step is. */
-EXPORT const char *edgecompile_signature(void) { return signature; }
+EXPORT const char *edgecompile_signature(void) {
+    const char *missing;
+    return chosen(&missing)->signature;
+}
 
 typedef struct {
+    const Variant *variant;
     uint8_t *arena;
-    Tensor tensors[PLACES];
-    Any arguments[STEPS][MOST_ARGUMENTS];
+    Tensor *tensors;
+    Any *arguments; /* of all steps, one after the other */
     Pool pool;
 } Model;
 
@@ -181,26 +239,40 @@ EXPORT void edgecompile_close(Model *model) {
     if (model == NULL) return;
     close_pool(&model->pool);
     free(model->arena);
+    free(model->tensors);
+    free(model->arguments);
     free(model);
 }
 
-/* NULL where there is no memory for it, or no such number of threads; edgecompile_error() says which. */
+/* NULL where there is no memory for it, no such number of threads, or the CPU lacks what every variant needs;
+ * edgecompile_error() says which. */
 EXPORT Model *edgecompile_open(int threads) {
+    const char *missing;
+    const Variant *variant = chosen(&missing);
+    if (missing) {
+        snprintf(message, sizeof message, "it is compiled for CPUs with %s, which this one lacks", missing);
+        return NULL;
+    }
     if (threads < 1 || threads > 64) return failed("the number of threads is 1 to 64"), NULL;
     Model *model = NULL;
     if (posix_memalign((void **)&model, ALIGNED, sizeof *model)) return failed("no memory for the model"), NULL;
     memset(model, 0, sizeof *model);
+    model->variant = variant;
     if (open_pool(&model->pool, threads)) return edgecompile_close(model), NULL;
-    if (posix_memalign((void **)&model->arena, ALIGNED, ARENA_BYTES + ALIGNED)) {
-        model->arena = NULL;
+    size_t count = 0;
+    for (int i = 0; i < variant->step_count; i++) count += (size_t)variant->steps[i].count;
+    model->tensors = calloc((size_t)variant->place_count, sizeof *model->tensors);
+    model->arguments = calloc(count, sizeof *model->arguments);
+    if (posix_memalign((void **)&model->arena, ALIGNED, variant->arena_bytes + ALIGNED)) model->arena = NULL;
+    if (model->tensors == NULL || model->arguments == NULL || model->arena == NULL) {
         failed("no memory for what is between the layers");
         return edgecompile_close(model), NULL;
     }
     if (&__TVMBackendParallelLaunch) __TVMBackendParallelLaunch = launch;
     if (&__TVMBackendAllocWorkspace) __TVMBackendAllocWorkspace = allocate;
     if (&__TVMBackendFreeWorkspace) __TVMBackendFreeWorkspace = release;
-    for (int i = 0; i < PLACES; i++) {
-        const Place *place = &places[i];
+    for (int i = 0; i < variant->place_count; i++) {
+        const Place *place = &variant->places[i];
         Tensor *tensor = &model->tensors[i];
         tensor->device.type = CPU;
         tensor->ndim = place->ndim;
@@ -211,43 +283,49 @@ EXPORT Model *edgecompile_open(int threads) {
         if (place->where == ARENA) tensor->data = model->arena + place->offset;
         if (place->where == WEIGHTS) tensor->data = (void *)(edgecompile_weights + place->offset);
     }
-    for (int i = 0; i < STEPS; i++) {
-        for (int j = 0; j < steps[i].count; j++) {
-            model->arguments[i][j].type_index = TENSOR_POINTER;
-            model->arguments[i][j].value.pointer = &model->tensors[steps[i].places[j]];
+    Any *argument = model->arguments;
+    for (int i = 0; i < variant->step_count; i++) {
+        for (int j = 0; j < variant->steps[i].count; j++, argument++) {
+            argument->type_index = TENSOR_POINTER;
+            argument->value.pointer = &model->tensors[variant->steps[i].places[j]];
         }
     }
     return model;
 }
 
 static void give(Model *model, const void *const *inputs, void *const *outputs) {
-    for (int i = 0; i < PLACES; i++) {
+    const Place *places = model->variant->places;
+    for (int i = 0; i < model->variant->place_count; i++) {
         if (places[i].where == INPUT) model->tensors[i].data = (void *)inputs[places[i].offset];
         if (places[i].where == OUTPUT) model->tensors[i].data = outputs[places[i].offset];
     }
 }
 
-/* inputs, outputs: in the model's order, contiguous, aligned to 64 bytes. 0, or not with edgecompile_error(). */
+/* inputs, outputs: in the model's order, contiguous, aligned to 64 bytes. 0, or not with edgecompile_error(). One thread
+ * at a time may run a model. */
 EXPORT int edgecompile_run(Model *model, const void *const *inputs, void *const *outputs) {
     Any result;
+    const Any *arguments = model->arguments;
+    const Step *step = model->variant->steps, *end = step + model->variant->step_count;
     give(model, inputs, outputs);
     current = &model->pool;
-    for (int i = 0; i < STEPS; i++) {
-        int status = steps[i].kernel(NULL, model->arguments[i], steps[i].count, &result);
+    for (; step < end; arguments += step->count, step++) {
+        int status = step->kernel(NULL, arguments, step->count, &result);
         if (status) return status;
     }
     return 0;
 }
 
-void edgecompile_measure(const uint8_t *memory, size_t bytes, double *found);
-
 /* What one core does at most: see peaks.c. Its memory is as large as the model's. Not 0 where there is none. */
 EXPORT int edgecompile_peaks(double *found) {
-    size_t bytes = (ARENA_BYTES + WEIGHT_BYTES + 4095) / 4096 * 4096;
+    const char *missing;
+    const Variant *variant = chosen(&missing);
+    if (missing) return failed("this CPU lacks what the model needs");
+    size_t bytes = (size_t)(variant->arena_bytes + variant->weight_bytes + 4095) / 4096 * 4096;
     uint8_t *memory = allocate(CPU, 0, bytes ? bytes : 4096, 0, 0);
     if (memory == NULL) return failed("no memory to measure with");
     memset(memory, 1, bytes ? bytes : 4096);
-    edgecompile_measure(memory, bytes ? bytes : 4096, found);
+    variant->measure(memory, bytes ? bytes : 4096, found);
     free(memory);
     return 0;
 }
@@ -256,14 +334,17 @@ EXPORT int edgecompile_peaks(double *found) {
 EXPORT int edgecompile_profile(Model *model, const void *const *inputs, void *const *outputs, double *seconds) {
     Any result;
     struct timespec before, after;
+    const Any *arguments = model->arguments;
     give(model, inputs, outputs);
     current = &model->pool;
-    for (int i = 0; i < STEPS; i++) {
+    for (int i = 0; i < model->variant->step_count; i++) {
+        const Step *step = &model->variant->steps[i];
         clock_gettime(CLOCK_MONOTONIC, &before);
-        int status = steps[i].kernel(NULL, model->arguments[i], steps[i].count, &result);
+        int status = step->kernel(NULL, arguments, step->count, &result);
         if (status) return status;
         clock_gettime(CLOCK_MONOTONIC, &after);
         seconds[i] += (double)(after.tv_sec - before.tv_sec) + 1e-9 * (double)(after.tv_nsec - before.tv_nsec);
+        arguments += step->count;
     }
     return 0;
 }

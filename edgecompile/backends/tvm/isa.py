@@ -14,7 +14,8 @@ from edgecompile.target import Target
 
 @dataclass(frozen=True)
 class InstructionSet:
-    """needs: features by the names that the on-device runner tells (`edgecompile devices probe`).
+    """needs: features by which a CPU is known to run it, by the names that the on-device runner tells (`edgecompile
+    devices probe`). implied: what LLVM may use besides on `mcpu`, by the names of /proc/cpuinfo.
 
     lanes: float32 numbers in a vector register. registers: vector registers there are.
     dot: the intrinsic that multiplies bytes and adds them to int32 (intrinsics/), None where there is none.
@@ -32,6 +33,12 @@ class InstructionSet:
     dot: str | None
     unsigned: bool
     cflags: tuple[str, ...] = ()
+    implied: tuple[str, ...] = ()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What a CPU must have to run it, by the names of /proc/cpuinfo."""
+        return (*self.needs, *self.implied)
 
     @property
     def sums(self) -> int:
@@ -53,31 +60,40 @@ _AVX2 = ("avx2", "fma")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw")
 _C_AVX2 = ("-mavx2", "-mfma")
 _C_AVX512 = (*_C_AVX2, "-mavx512f", "-mavx512bw")
+_HASWELL = ("bmi1", "bmi2", "f16c", "abm", "movbe", "popcnt")
+_SKYLAKE = (*_HASWELL, "avx512cd", "avx512dq", "avx512vl")
 
 # The best first, by architecture.
 INSTRUCTION_SETS = (
     InstructionSet("avx512-vnni", "x86_64", "cascadelake", (), (*_AVX512, "avx512_vnni"), 16, 32, "vnni512", True,
-                   (*_C_AVX512, "-mavx512vnni")),
-    InstructionSet("avx512", "x86_64", "skylake-avx512", (), _AVX512, 16, 32, "madd512", True, _C_AVX512),
+                   (*_C_AVX512, "-mavx512vnni"), _SKYLAKE),
+    InstructionSet("avx512", "x86_64", "skylake-avx512", (), _AVX512, 16, 32, "madd512", True, _C_AVX512, _SKYLAKE),
     InstructionSet("avx-vnni", "x86_64", "alderlake", (), (*_AVX2, "avx_vnni"), 8, 16, "vnni256", True,
-                   (*_C_AVX2, "-mavxvnni")),
-    InstructionSet("avx2", "x86_64", "haswell", (), _AVX2, 8, 16, "madd256", True, _C_AVX2),
+                   (*_C_AVX2, "-mavxvnni"), _HASWELL),
+    InstructionSet("avx2", "x86_64", "haswell", (), _AVX2, 8, 16, "madd256", True, _C_AVX2, _HASWELL),
     InstructionSet("neon-dotprod", "aarch64", "cortex-a76", ("+neon", "+dotprod"), ("asimddp",), 4, 32, "sdot", False,
-                   ("-march=armv8.2-a+dotprod",)),
+                   ("-march=armv8.2-a+dotprod",), ("asimdhp", "asimdrdm", "atomics", "crc32")),
     InstructionSet("neon", "aarch64", "cortex-a53", ("+neon",), (), 4, 32, "smull", False),
 )  # fmt: skip
 
 
-def for_target(target: Target) -> InstructionSet | None:
-    """The best that all of the target's CPUs run; for `host`, that this one runs."""
+def for_target(target: Target) -> tuple[InstructionSet, ...]:
+    """The best that all of the target's CPUs run, for `host` the best that this one runs; all of the architecture, the
+    best first, where the target names no processor. Empty where there is none of ours."""
     if target.local:
         facts = LocalDevice().facts().details
-        return best(facts["machine"], facts["features"])
+        found = best(facts["machine"], facts["features"])
+        return () if found is None else (found,)
+    if "android" in (target.cpu.mtriple or ""):  # another C library than the one that the compiler here links with
+        return ()
+    if target.cpu.mcpu in (None, "generic"):
+        return tuple(each for each in INSTRUCTION_SETS if each.arch == target.cpu.arch)
     features = {name for llvm, names in FEATURES.items() if llvm in target.cpu.mattr for name in names}
     found = best(target.cpu.arch, features)
-    if found is None or target.cpu.mcpu is None:
-        return found
-    return dataclasses.replace(found, mcpu=target.cpu.mcpu, mattr=tuple(target.cpu.mattr))
+    if found is None:
+        return ()
+    own = dataclasses.replace(found, mcpu=target.cpu.mcpu, mattr=tuple(target.cpu.mattr), implied=())
+    return (own,)
 
 
 def best(arch: str, features: Iterable[str]) -> InstructionSet | None:

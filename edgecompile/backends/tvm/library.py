@@ -1,4 +1,4 @@
-"""A plan as a shared library with a C interface: kernels by TVM, and driver.c with the model's tables."""
+"""Plans as a shared library with a C interface: kernels by TVM, and driver.c with the model's tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,27 @@ import numpy as np
 import tvm
 import tvm_ffi
 from tvm.target import Target
-from tvm.target.codegen import llvm_get_cpu_archlist, llvm_is_valid_cpu
+from tvm.target.codegen import llvm_get_cpu_archlist, llvm_get_cpu_features, llvm_is_valid_cpu
 
 from edgecompile.artifact import Signature, TensorInfo
-from edgecompile.backends.tvm import COMPILERS, memory
+from edgecompile.backends.tvm import linker, memory
 from edgecompile.backends.tvm.isa import InstructionSet
 from edgecompile.backends.tvm.plan import Plan, Step, Value
-from edgecompile.errors import ConversionError, TargetError, ToolchainError
+from edgecompile.errors import ConversionError, TargetError, ToolchainError, perhaps
 from edgecompile.task import Array
 
 _SOURCES = ("types.h", "driver.c", "peaks.c")
 _CODES = {"i": 0, "u": 1, "f": 2}  # of DLPack
 
 
+# Nothing else is seen from outside: a program may hold several models.
+_EXPORTS = "{ global: edgecompile_*; local: *; };\n"
+
+
 @dataclass(frozen=True)
 class Library:
-    """kernels: how many different ones. arena_bytes, weight_bytes: between the layers, and of constants."""
+    """kernels: how many different ones. arena_bytes: between the layers, of the variant that takes the most.
+    weight_bytes: constants of all variants; what is equal is kept once."""
 
     path: Path
     kernels: int
@@ -38,9 +43,23 @@ class Library:
     weight_bytes: int
 
 
+@dataclass(frozen=True)
+class _Tables:
+    """What model.c has of one variant. starts: {id of a constant: its first byte}. arena: where values begin in it, and
+    its bytes."""
+
+    name: str
+    isa: InstructionSet
+    plan: Plan
+    kernels: Sequence[str]
+    starts: Mapping[int, int]
+    arena: tuple[Mapping[Value, int], int]
+    told: str
+
+
 def compiler(arch: str) -> str:
     """The C compiler for an architecture, ToolchainError where there is none."""
-    name, package = COMPILERS[arch]
+    name, package = linker(arch)
     found = shutil.which(name)
     if found is None:
         raise ToolchainError(
@@ -50,35 +69,43 @@ def compiler(arch: str) -> str:
     return found
 
 
-def build(plan: Plan, signature: Signature, isa: InstructionSet, out: Path, work: Path) -> Library:
-    """Write the library to `out`; `work` is an empty folder. ToolchainError without a C compiler, TargetError for a
-    processor that LLVM doesn't know."""
-    cc = compiler(isa.arch)
-    _check_processor(isa)
-    functions, names = _distinct(plan)
-    _compile(functions, isa, work / "kernels.o")
-    constants = [a for step in plan.steps for a in step.arguments if isinstance(a, np.ndarray)]
+def build(plans: Mapping[InstructionSet, Plan], signature: Signature, out: Path, work: Path) -> Library:
+    """Write the library to `out`; `work` is an empty folder. plans: of one architecture, the best instruction set
+    first; a CPU runs the first of which it has all instructions. ToolchainError without a C compiler, TargetError for
+    a processor that LLVM doesn't know."""
+    cc = compiler(next(iter(plans)).arch)
+    for isa in plans:
+        _check_processor(isa)
+    constants = [
+        a for plan in plans.values() for step in plan.steps for a in step.arguments if isinstance(a, np.ndarray)
+    ]
     starts, weight_bytes = _write(constants, work / "weights.bin")
-    arena, arena_bytes = memory.offsets(plan)
-    tables = _tables(plan, names, (arena, arena_bytes), (starts, weight_bytes))
-    told = json.dumps(_told(plan, signature, isa))
-    text = f"static const char signature[] = {json.dumps(told)};\n{tables}"
-    (work / "model.c").write_text(text, encoding="ascii")
+    common = [cc, "-fPIC", "-O2", "-pthread", "-fvisibility=hidden"]
     for name in _SOURCES:
         shutil.copy(Path(__file__).with_name(name), work)
+    variants, objects, count = [], [], 0
+    for number, (isa, plan) in enumerate(plans.items()):
+        name = f"v{number}"
+        functions, names = _distinct(plan, name)
+        _compile(functions, isa, work / f"{name}-kernels.o")
+        _run([*common, *isa.cflags, f"-DMEASURE={name}_measure", "-c", "-o", f"{name}-peaks.o", "peaks.c"], work)
+        objects += [f"{name}-kernels.o", f"{name}-peaks.o"]
+        told = json.dumps(_told(plan, signature, isa))
+        variants.append(_Tables(name, isa, plan, names, starts, memory.offsets(plan), told))
+        count += len(functions)
+    (work / "model.c").write_text(_model(variants), encoding="ascii")
     (work / "weights.S").write_text(
         ".section .rodata\n.balign 64\n.global edgecompile_weights\n.hidden edgecompile_weights\nedgecompile_weights:\n"
         '.incbin "weights.bin"\n.byte 0\n.section .note.GNU-stack,"",%progbits\n',
         encoding="ascii",
     )
-    common = [cc, "-fPIC", "-O2", "-pthread", "-fvisibility=hidden"]
-    _run([*common, *isa.cflags, "-c", "-o", "peaks.o", "peaks.c"], work)
+    (work / "exports").write_text(_EXPORTS, encoding="ascii")
     _run(
-        [*common, "-shared", "-Wl,--exclude-libs,ALL", "-Wl,-s", "-o", str(out.absolute()),
-         "model.c", "weights.S", "kernels.o", "peaks.o", "-lm"],
+        [*common, "-shared", "-Wl,--exclude-libs,ALL", "-Wl,--version-script=exports", "-Wl,-s",
+         "-o", str(out.absolute()), "model.c", "weights.S", *objects, "-lm"],
         work,
     )  # fmt: skip
-    return Library(out, len(functions), arena_bytes, weight_bytes)
+    return Library(out, count, max(each.arena[1] for each in variants), weight_bytes)
 
 
 def _run(command: Sequence[str], work: Path) -> None:
@@ -100,6 +127,13 @@ def _check_processor(isa: InstructionSet) -> None:
             f"LLVM knows no {isa.arch} processor {isa.mcpu!r}",
             hint=f"mcpu in the target's file may be {', '.join(near)}" if near else "see mcpu in the target's file",
         )
+    has = set(map(str, llvm_get_cpu_features(Target(isa.target()))))
+    for name in isa.mattr:
+        if name.startswith("+") and name[1:] not in has:
+            raise TargetError(
+                f"LLVM knows no feature {name!r} of {isa.arch} processors",
+                hint=perhaps(name, [f"+{each}" for each in has]),
+            )
 
 
 def tidy(work: Path) -> None:
@@ -118,7 +152,7 @@ def _told(plan: Plan, signature: Signature, isa: InstructionSet) -> dict[str, An
         "outputs": described(signature.outputs),
         "arch": isa.arch,
         "instructions": isa.name,
-        "needs": sorted(isa.needs),
+        "needs": list(isa.features),
         "steps": [_step(step, plan) for step in plan.steps],
     }
 
@@ -141,7 +175,7 @@ def _step(step: Step, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _distinct(plan: Plan) -> tuple[dict[str, Any], list[str]]:
+def _distinct(plan: Plan, variant: str) -> tuple[dict[str, Any], list[str]]:
     """({name: function}, the name for each step): layers of one shape share a function."""
     functions: dict[str, Any] = {}
     by_structure: dict[int, list[str]] = {}
@@ -150,7 +184,7 @@ def _distinct(plan: Plan) -> tuple[dict[str, Any], list[str]]:
         alike = by_structure.setdefault(tvm_ffi.structural_hash(step.function), [])
         name = next((each for each in alike if tvm_ffi.structural_equal(functions[each], step.function)), None)
         if name is None:
-            name = f"k{len(functions)}"
+            name = f"{variant}_k{len(functions)}"
             functions[name] = step.function
             alike.append(name)
         names.append(name)
@@ -179,11 +213,24 @@ def _write(constants: Sequence[Array], path: Path) -> tuple[dict[int, int], int]
         return starts, file.tell()
 
 
-def _tables(
-    plan: Plan, names: Sequence[str], values: tuple[dict[Value, int], int], constants: tuple[dict[int, int], int]
-) -> str:
-    """values, constants: (where each begins, bytes of all)."""
-    (arena, arena_bytes), (starts, weight_bytes) = values, constants
+def _model(variants: Sequence[_Tables]) -> str:
+    """model.c"""
+    rows = []
+    lines = ['#include "types.h"']
+    for each in variants:
+        lines += _tables(each)
+        weights = {id(a): a.nbytes for step in each.plan.steps for a in step.arguments if isinstance(a, np.ndarray)}
+        name = each.name
+        rows.append(
+            f"{{{name}_signature, {name}_needs, sizeof {name}_places / sizeof *{name}_places, "
+            f"sizeof {name}_steps / sizeof *{name}_steps, {name}_places, {name}_steps, {each.arena[1]}u, "
+            f"{sum(weights.values())}u, {name}_measure}},"
+        )
+    return "\n".join([*lines, "static const Variant variants[] = {", *rows, "};", '#include "driver.c"', ""])
+
+
+def _tables(variant: _Tables) -> list[str]:
+    plan, name, (arena, _) = variant.plan, variant.name, variant.arena
     inputs = {value: number for number, value in enumerate(plan.inputs)}
     outputs = {value.place: number for number, value in enumerate(plan.outputs)}
     places: dict[Any, int] = {}
@@ -198,7 +245,7 @@ def _tables(
             return places[key]
         shape: tuple[int, ...]
         if not isinstance(argument, Value):
-            where, offset, shape, dtype = "WEIGHTS", starts[id(argument)], argument.shape, argument.dtype
+            where, offset, shape, dtype = "WEIGHTS", variant.starts[id(argument)], argument.shape, argument.dtype
         else:
             value = argument.place
             shape, dtype = value.stored, np.dtype(value.dtype)
@@ -210,22 +257,23 @@ def _tables(
                 where, offset = "ARENA", arena[value]
         number = places[key] = len(rows)
         sizes = ", ".join(map(str, shape)) or "1"
-        shapes.append(f"static const int64_t shape{number}[] = {{{sizes}}};")
-        rows.append(f"{{{where}, {offset}u, {_CODES[dtype.kind]}, {dtype.itemsize * 8}, {len(shape)}, shape{number}}},")
+        own = f"{name}_shape{number}"
+        shapes.append(f"static const int64_t {own}[] = {{{sizes}}};")
+        rows.append(f"{{{where}, {offset}u, {_CODES[dtype.kind]}, {dtype.itemsize * 8}, {len(shape)}, {own}}},")
         return number
 
-    for number, (step, name) in enumerate(zip(plan.steps, names, strict=True)):
+    for number, (step, kernel) in enumerate(zip(plan.steps, variant.kernels, strict=True)):
         given = [place(argument) for argument in step.arguments]
-        lists.append(f"static const int32_t places{number}[] = {{{', '.join(map(str, given))}}};")
-        steps.append(f"{{__tvm_ffi_{name}, {len(given)}, places{number}}},")
-    most = max(len(step.arguments) for step in plan.steps)
-    kernels = [f"int __tvm_ffi_{name}(void *, const Any *, int32_t, Any *);" for name in dict.fromkeys(names)]
-    return "\n".join(
-        [
-            f"#define PLACES {len(rows)}", f"#define STEPS {len(steps)}", f"#define MOST_ARGUMENTS {most}",
-            f"#define ARENA_BYTES {arena_bytes}", f"#define WEIGHT_BYTES {weight_bytes}", '#include "types.h"',
-            *kernels, *shapes, *lists,
-            "static const Place places[] = {", *rows, "};", "static const Step steps[] = {", *steps, "};",
-            '#include "driver.c"', "",
-        ]
-    )  # fmt: skip
+        lists.append(f"static const int32_t {name}_arguments{number}[] = {{{', '.join(map(str, given))}}};")
+        steps.append(f"{{__tvm_ffi_{kernel}, {len(given)}, {name}_arguments{number}}},")
+    isa = variant.isa
+    needs = ", ".join([*(json.dumps(each) for each in isa.features), "NULL"])
+    return [
+        f"void {name}_measure(const uint8_t *memory, size_t bytes, double *found);",
+        f"static const char {name}_signature[] = {json.dumps(variant.told)};",
+        f"static const char *const {name}_needs[] = {{{needs}}};",
+        *(f"int __tvm_ffi_{each}(void *, const Any *, int32_t, Any *);" for each in dict.fromkeys(variant.kernels)),
+        *shapes, *lists,
+        f"static const Place {name}_places[] = {{", *rows, "};",
+        f"static const Step {name}_steps[] = {{", *steps, "};",
+    ]  # fmt: skip

@@ -2,7 +2,8 @@
  * of, and bytes a second that it reads. A roofline's roof (Williams, Waterman and Patterson, "Roofline: An Insightful
  * Visual Performance Model for Multicore Architectures", 2009).
  *
- * Compiled for the model's processor, unlike driver.c, which has to run everywhere to say that it can't run here.
+ * Compiled for each variant's processor, with MEASURE for its own name, unlike driver.c, which has to run everywhere to
+ * say that the model can't run here.
  */
 
 #include <stdint.h>
@@ -120,7 +121,7 @@ static double reading(const uint8_t *memory, size_t bytes) {
 }
 
 /* found: float32 and int8 multiply-accumulates a second, bytes read a second, the best of five rounds each. */
-void edgecompile_measure(const uint8_t *memory, size_t bytes, double *found) {
+void MEASURE(const uint8_t *memory, size_t bytes, double *found) {
     found[0] = floats();
     found[1] = integers();
     found[2] = reading(memory, bytes);

@@ -14,7 +14,7 @@ class TvmRunner(SessionRunner):
 
     def __init__(self, model: Path, threads: int = 1) -> None:
         try:
-            library = runner.Library(model, threads, runner.cpu_features(Path("/proc")))
+            library = runner.Library(model, threads)
         except runner.Failure as problem:
             raise DeviceError(str(problem), hint="build it for this machine, or --backends litert") from None
         inputs, outputs = (tuple(map(spec, library.known[kind])) for kind in ("inputs", "outputs"))

@@ -1,5 +1,6 @@
 /* What the tables of a compiled model are made of; model.c includes this first, and driver.c last. */
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* -- the calling convention of TVM's generated functions (tvm/ffi/c_api.h and dlpack.h, laid out as there) */
@@ -49,5 +50,17 @@ typedef struct {
     int32_t count;
     const int32_t *places; /* indices of arguments */
 } Step;
+
+/* The model for one instruction set. signature: JSON, see driver.c. needs: features of the CPU, by the names that
+ * /proc/cpuinfo has for them; NULL ends them. measure: see peaks.c. */
+typedef struct {
+    const char *signature;
+    const char *const *needs;
+    int32_t place_count, step_count;
+    const Place *places;
+    const Step *steps;
+    uint64_t arena_bytes, weight_bytes;
+    void (*measure)(const uint8_t *memory, size_t bytes, double *found);
+} Variant;
 
 extern const uint8_t edgecompile_weights[];
