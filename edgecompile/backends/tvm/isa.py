@@ -50,6 +50,24 @@ class InstructionSet:
         """Turns of the innermost loop over input channels that are written out."""
         return 4 if self.arch == "aarch64" else 1
 
+    @property
+    def words(self) -> bool:
+        """Whether depthwise convolutions of bytes multiply 16-bit integers: ARM adds their products to int32 in one
+        instruction. Elsewhere floats are quicker."""
+        return self.arch == "aarch64"
+
+    @property
+    def dots(self) -> tuple[tuple[str, int], ...]:
+        """(intrinsic, groups of input channels it takes at once) of dot products, the most first."""
+        if self.dot is None:
+            return ()
+        return (("sdot-4", 4), ("sdot-2", 2), ("sdot", 1)) if self.dot == "sdot" else ((self.dot, 1),)
+
+    @property
+    def products(self) -> tuple[tuple[str, int], ...]:
+        """The same for floats, where LLVM's own vectors would load each factor by itself."""
+        return (("fmla-4", 4),) if self.arch == "aarch64" else ()
+
     def target(self) -> dict[str, Any]:
         """As TVM's Target takes it."""
         found: dict[str, Any] = {"kind": "llvm", "mtriple": f"{self.arch}-linux-gnu", "mcpu": self.mcpu}

@@ -6,13 +6,31 @@ called (`implementation`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from edgecompile.backends.tvm.intrinsics import madd, neon, vnni
 from edgecompile.task import Array
 
 _LEAST = -128
-_MODULES = {"vnni512": vnni, "vnni256": vnni, "madd512": madd, "madd256": madd, "sdot": neon, neon.NARROW: neon}
+_MODULES = {
+    "vnni512": vnni, "vnni256": vnni, "madd512": madd, "madd256": madd,
+    "sdot": neon, "sdot-2": neon, "sdot-4": neon, "fmla-4": neon, neon.NARROW: neon,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Intrinsic:
+    """name: as TVM knows it. turns: of the loop over input channels, or their groups, that it takes at once."""
+
+    name: str
+    turns: int
+
+
+def widest(names: Sequence[tuple[str, int]], extent: int) -> Intrinsic | None:
+    """Of (name, turns), the most turns first, the first that divides a loop of `extent`, registered."""
+    return next((Intrinsic(register(name), turns) for name, turns in names if extent % turns == 0), None)
 
 
 def takes(name: str | None, weights: Array) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgecompile.backends.tvm import epilogues
 from edgecompile.backends.tvm.epilogues import Epilogue
-from edgecompile.backends.tvm.intrinsics import register, takes
+from edgecompile.backends.tvm.intrinsics import takes, widest
 from edgecompile.backends.tvm.operators import convolution as operators
 from edgecompile.backends.tvm.operators.window import Window, window
 from edgecompile.backends.tvm.pairs import Pair
@@ -83,17 +83,22 @@ def _convolution(planner: Planner, operator: Operator, x: Value, weights: Array,
     epilogue = _epilogue(planner, operator, weights, stored, x, residual, flat)
     macs = planner.graph.macs(operator)
     if x.of is None:
-        made = operators.convolution(channels, x.stored[3], shape, stored, vector, epilogue)
-        packed, intrinsic = operators.pack(weights.astype(np.float32), stored, vector), None
+        intrinsic = widest(planner.isa.products, channels) if vector == planner.isa.lanes else None
+        made = operators.convolution(
+            channels, x.stored[3], shape, stored, vector, epilogue, copied=intrinsic is not None
+        )
+        packed = operators.pack(weights.astype(np.float32), stored, vector)
     else:
         zero = x.of.zero
         made = operators.byte_convolution(channels, x.stored[3], shape, stored, vector, epilogue, x.dtype, zero)
+        if operators.folds(channels, shape):
+            weights = weights.reshape(outputs, weights.shape[1], 1, -1)
         packed = operators.pack(weights, stored, vector, operators.GROUP)
-        dot = planner.isa.dot if takes(planner.isa.dot, weights) else None
-        intrinsic = register(dot) if dot else None
+        groups = packed.shape[3]
+        intrinsic = widest(planner.isa.dots, groups) if takes(planner.isa.dot, weights) else None
     function, note = schedules.convolution(made, planner.isa, macs, planner.threads, intrinsic)
     if intrinsic:
-        note += f", {planner.isa.dot}"
+        note += f", {intrinsic.name.rpartition('.')[2]}"
     scratch = () if made.scratch is None else (Value(made.scratch[0], made.scratch[0], made.scratch[1]),)
     output = _output(planner, operator, residual, stored)
     operands = (*epilogue.constants, *((residual.other,) if residual else ()))
@@ -104,13 +109,15 @@ def _convolution(planner: Planner, operator: Operator, x: Value, weights: Array,
 def _depthwise(planner: Planner, operator: Operator, x: Value, weights: Array, shape: Window) -> None:
     channels, multiplier = weights.shape[2], weights.shape[2] // x.shape[3]
     stored = x.stored[3] if multiplier == 1 else channels
-    vector = next(width for width in (16, 8, 4, 2, 1) if width <= planner.isa.lanes and stored % width == 0)
-    wide = np.zeros((*weights.shape[:2], stored), np.float32)
+    words = planner.isa.words and x.of is not None
+    most = planner.isa.lanes * (2 if words else 1)
+    vector = next(width for width in (16, 8, 4, 2, 1) if width <= most and stored % width == 0)
+    wide = np.zeros((*weights.shape[:2], stored), np.int16 if words else np.float32)
     wide[..., :channels] = weights
     packed = np.ascontiguousarray(wide.reshape(*weights.shape[:2], stored // vector, vector).transpose(2, 0, 1, 3))
     epilogue = _epilogue(planner, operator, weights.transpose(2, 0, 1)[..., None], stored, x, None, (), depthwise=True)
     zero = 0 if x.of is None else x.of.zero
-    made = operators.depthwise((x.stored[3], multiplier), stored, shape, vector, epilogue, x.dtype, zero)
+    made = operators.depthwise((x.stored[3], multiplier), stored, shape, vector, epilogue, x.dtype, zero, words=words)
     function, note = schedules.depthwise(made, planner.graph.macs(operator), planner.threads)
     output = _output(planner, operator, None, stored)
     planner.emit(Step(function, (x, packed, *epilogue.constants, output), (output,), (operator.index,), note))

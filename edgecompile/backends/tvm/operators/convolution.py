@@ -57,10 +57,12 @@ def _window_of(x: Any, window: Window, fill: Expr) -> Any:
     return at
 
 
-def convolution(channels: int, stored: int, window: Window, outputs: int, vector: int, epilogue: Epilogue) -> Sum:
+def convolution(
+    channels: int, stored: int, window: Window, outputs: int, vector: int, epilogue: Epilogue, *, copied: bool = False
+) -> Sum:
     """Of float32 [1, height, width, stored >= channels], with weights of `pack`.
 
-    outputs: as stored, a multiple of vector.
+    outputs: as stored, a multiple of vector. copied: the padded input is written to scratch memory.
     """
     x = te.placeholder((1, *window.input, stored), "float32", "x")
     w = te.placeholder((outputs // vector, *window.size, channels, vector, 1), "float32", "weights")
@@ -79,8 +81,17 @@ def convolution(channels: int, stored: int, window: Window, outputs: int, vector
         ),
         name="sum",
     )
-    function = _stored(total, x, w, window, outputs, vector, epilogue)
-    return Sum(function, window.padded, None, vector, 4 * math.prod(window.size) * channels * outputs)
+    copied = copied and window.padded
+    function = _stored(total, x, w, window, outputs, vector, epilogue, *([p] if copied else []))
+    scratch = ((*window.reach, channels), "float32") if copied else None
+    return Sum(function, window.padded, scratch, vector, 4 * math.prod(window.size) * channels * outputs)
+
+
+def folds(channels: int, window: Window) -> bool:
+    """Whether a row of the window is better taken as so many channels of one column: where few channels, each filled up
+    to a whole group, would make most of the products ones by zero."""
+    columns, dilation = window.size[1], window.dilation[1]
+    return dilation == 1 and 4 * -(-columns * channels // GROUP) <= 3 * columns * -(-channels // GROUP)
 
 
 def byte_convolution(
@@ -89,16 +100,28 @@ def byte_convolution(
     """Of bytes [1, height, width, stored >= channels] in groups of four channels, with int8 weights of `pack`.
 
     dtype, zero: of the input, and what stands for 0 in it. The epilogue's bias has to hold what the zero point adds.
+    Where it `folds`, the weights' columns are channels, too.
     """
-    groups = -(-channels // GROUP)
+    folded = folds(channels, window)
+    size = (window.size[0], 1) if folded else window.size
+    groups = -(-channels * (window.size[1] if folded else 1) // GROUP)
     x = te.placeholder((1, *window.input, stored), dtype, "x")
-    w = te.placeholder((outputs // vector, *window.size, groups, vector, GROUP), "int8", "weights")
+    w = te.placeholder((outputs // vector, *size, groups, vector, GROUP), "int8", "weights")
     fill = tirx.const(zero, dtype)
     padded = _window_of(x, window, fill)
-    direct = not window.padded and stored >= groups * GROUP
+    direct = not window.padded and stored >= groups * GROUP and not folded
     scratch = None
     if direct:
         read = padded
+    elif folded:
+        (rows, columns), step = window.reach, window.stride[1] * channels
+        shape = (rows, (window.output[1] - 1) * step + groups * GROUP)
+
+        def line(h: Expr, j: Expr) -> Expr:
+            return tirx.if_then_else(j < columns * channels, padded(h, j // channels, j % channels), fill)
+
+        p = te.compute(shape, line, name="pad")
+        read, scratch = (lambda h, w, c: p[h, w * channels + c]), (shape, dtype)
     else:
         shape = (*window.reach, groups * GROUP)
 
@@ -107,7 +130,7 @@ def byte_convolution(
 
         p = te.compute(shape, at, name="pad")
         read, scratch = (lambda h, w, c: p[h, w, c]), (shape, dtype)
-    kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
+    kh, kw = te.reduce_axis((0, size[0]), "kh"), te.reduce_axis((0, size[1]), "kw")
     g, b = te.reduce_axis((0, groups), "g"), te.reduce_axis((0, GROUP), "b")
     (sh, sw), (dh, dw) = window.stride, window.dilation
     total = te.compute(
@@ -120,39 +143,46 @@ def byte_convolution(
         name="sum",
     )
     function = _stored(total, x, w, window, outputs, vector, epilogue, *([] if direct else [p]))
-    return Sum(function, not direct, scratch, vector, math.prod(window.size) * groups * GROUP * outputs, grouped=True)
+    return Sum(function, not direct, scratch, vector, math.prod(size) * groups * GROUP * outputs, grouped=True)
 
 
 def depthwise(
-    channels: tuple[int, int], stored: int, window: Window, vector: int, epilogue: Epilogue, dtype: str, zero: int
-) -> Sum:
-    """Of [1, height, width, stored input], with weights float32 [stored / vector, height, width, vector].
+    channels: tuple[int, int], stored: int, window: Window, vector: int, epilogue: Epilogue, dtype: str, zero: int,
+    *, words: bool = False,
+) -> Sum:  # fmt: skip
+    """Of [1, height, width, stored input], with weights float32 [stored / vector, height, width, vector], or int16.
 
     channels: of the input, as stored, and how many filters each of them has. zero: what stands for 0 in bytes. Bytes
-    are computed in float32 too: sums of less than 2^24 are exact in it, and quicker than in integers.
+    are computed in float32 too: sums of less than 2^24 are exact in it; or with `words` in int32, of 16-bit factors.
     """
+    words = words and dtype != "float32"
+    factors = "int16" if words else "float32"
     given, multiplier = channels
     x = te.placeholder((1, *window.input, given), dtype, "x")
-    w = te.placeholder((stored // vector, *window.size, vector), "float32", "weights")
+    w = te.placeholder((stored // vector, *window.size, vector), factors, "weights")
     fill = tirx.const(zero, dtype)
     padded = _window_of(x, window, fill)
 
     def real(h: Expr, w: Expr, c: Expr) -> Expr:
         value = padded(h, w, c)
+        if words:
+            return value.astype("int16") - tirx.const(zero, "int16")
         return value if dtype == "float32" else (value.astype("int32") - zero).astype("float32")
 
     p = te.compute((*window.reach, given), real, name="pad")
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
     (sh, sw), (dh, dw) = window.stride, window.dilation
+    sums = "int32" if words else "float32"
     total = te.compute(
         (*window.output, stored // vector, vector),
         lambda y, z, block, lane: te.sum(
-            p[y * sh + kh * dh, z * sw + kw * dw, (block * vector + lane) // multiplier] * w[block, kh, kw, lane],
+            p[y * sh + kh * dh, z * sw + kw * dw, (block * vector + lane) // multiplier].astype(sums)
+            * w[block, kh, kw, lane].astype(sums),
             axis=[kh, kw],
         ),
         name="sum",
     )
-    function = _stored(total, x, w, window, stored, vector, epilogue, integers=dtype != "float32")
+    function = _stored(total, x, w, window, stored, vector, epilogue, integers=dtype != "float32" and not words)
     return Sum(function, True, None, vector, 4 * math.prod(window.size) * stored)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tvm import s_tir
 
+from edgecompile.backends.tvm.intrinsics import Intrinsic
 from edgecompile.backends.tvm.isa import InstructionSet
 from edgecompile.backends.tvm.operators.convolution import Sum
 
@@ -25,14 +26,16 @@ def tile(width: int, blocks: int, accumulators: int, most_blocks: int) -> tuple[
     return columns, wide
 
 
-def convolution(made: Sum, isa: InstructionSet, macs: int, threads: int, intrinsic: str | None) -> tuple[Any, str]:
+def convolution(
+    made: Sum, isa: InstructionSet, macs: int, threads: int, intrinsic: Intrinsic | None
+) -> tuple[Any, str]:
     """(the scheduled function, what was done)"""
     sch = s_tir.Schedule(made.function)
     total, store = sch.get_sblock("sum"), sch.get_sblock("store")
     n, y, z, o = sch.get_loops(store)
     height, width = int(sch.get(y).extent), int(sch.get(z).extent)
     blocks = int(sch.get(o).extent) // made.vector
-    spare = isa.sums if intrinsic else isa.registers - 4
+    spare = isa.sums if intrinsic and made.grouped else isa.registers - 4
     columns, wide = tile(width, blocks, spare, 8 if width == 1 else 4)
     zo, zi = sch.split(z, [None, columns])
     oo, om, oi = sch.split(o, [None, wide, made.vector])
@@ -59,9 +62,15 @@ def convolution(made: Sum, isa: InstructionSet, macs: int, threads: int, intrins
     else:
         kh, kw, c = reductions
         sch.reorder(kh, kw, c, *inner)
-    turns = next((n for n in (isa.unrolled, isa.unrolled // 2) if n > 1 and int(sch.get(c).extent) % n == 0), 1)
-    if turns > 1:
-        sch.unroll(sch.split(c, [None, turns])[1])
+    place = inner[2]
+    if intrinsic is not None and intrinsic.turns > 1:
+        # Registers of weights, which turns of the columns share, are fewer if blocks are the outer loop.
+        _, place = sch.split(c, [None, intrinsic.turns])
+        sch.reorder(inner[1], inner[0], place, inner[2])
+    else:
+        turns = next((n for n in (isa.unrolled, isa.unrolled // 2) if n > 1 and int(sch.get(c).extent) % n == 0), 1)
+        if turns > 1:
+            sch.unroll(sch.split(c, [None, turns])[1])
     sch.unroll(inner[0])
     sch.unroll(inner[1])
     if intrinsic is None:
@@ -72,7 +81,7 @@ def convolution(made: Sum, isa: InstructionSet, macs: int, threads: int, intrins
     sch.unroll(first[-2])
     sch.unroll(first[-3])
     if intrinsic is not None:
-        sch.tensorize(inner[2], intrinsic)
+        sch.tensorize(place, intrinsic.name)
     return sch.mod["main"], f"{columns}x{wide * made.vector} tile{shared}"
 
 
