@@ -163,15 +163,13 @@ def _print_boards(found: Sequence[OnBoard[list[Group]]]) -> None:
 
 
 def _print_ranking(windows: Sequence[Mapping[str, Any]]) -> None:
-    from edgecompile.devices.sustained import ranking
-    from edgecompile.measure import FIRST
+    from edgecompile.devices.sustained import first_seconds, ranking
     from edgecompile.units import format_ms, format_seconds
 
-    early = min(FIRST, windows[-1]["at"])
-    headings = ("sustained", f"at {early:.0f} s", "place", "end", "place", "change")
+    headings = ("sustained", f"at {format_seconds(first_seconds(windows))}", "place", "end", "place", "change")
     rows = [
         (r.id, format_ms(r.first), str(r.first_place), format_ms(r.last), str(r.last_place), f"{r.change:+.1%}")
-        for r in ranking(windows, FIRST)
+        for r in ranking(windows)
     ]
     print_table(headings, rows, right=headings[1:])
     last = windows[-1]
