@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from devices.sshd import Sshd
-from running import command_lines
+from devices.sshd import Sshd, left
 
 from edgecompile.backends.litert import LiteRtRunner
 from edgecompile.cache import Cache
@@ -64,17 +63,6 @@ def test_a_benchmark_there_gives_what_it_gives_here(sshd: Sshd, data: Path) -> N
     assert not (sshd.folder / "home/edgecompile").exists()
 
 
-def left(sshd: Sshd) -> list[str]:
-    """What runs from the board's folder, given some seconds to end."""
-    for _ in range(50):
-        lines = command_lines()
-        found = [line.decode(errors="replace") for line in lines if str(sshd.folder / "home").encode() in line]
-        if not found:
-            return []
-        time.sleep(0.1)
-    return found
-
-
 def test_an_interrupt_leaves_nothing_running_there(sshd: Sshd, data: Path) -> None:
     def interrupt(done: int, _: int) -> None:
         if done > 10:
@@ -91,8 +79,9 @@ def test_a_cut_leaves_nothing_running_there(sshd: Sshd, data: Path) -> None:
             sshd.cut()
 
     there = board(sshd)
-    with pytest.raises(ConnectionFailedError, match="was cut"):
+    with pytest.raises(ConnectionFailedError, match="was cut") as caught:
         benchmark(there, keywords(data, runs=10_000_000), cut)
+    assert "the same command goes on from here" in caught.value.format_message()
     assert left(sshd) == []
 
 
@@ -100,8 +89,10 @@ def test_a_runner_that_fails_there_says_so(sshd: Sshd, tmp_path: Path) -> None:
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model")
     job = BenchJob((BenchCandidate("broken", broken),), {"x": np.zeros((1, 4), np.float32)})
-    with board(sshd) as there, pytest.raises(DeviceError, match=r"\(loopback\) failed: broken: "):
+    with board(sshd) as there, pytest.raises(DeviceError, match=r"\(loopback\) failed: broken: ") as caught:
         benchmark(there, job, lambda *_: None)
+    assert "see that the model runs here" in caught.value.format_message()
+    assert left(sshd) == []
 
 
 @pytest.mark.parametrize(
