@@ -39,7 +39,8 @@ _HEADINGS = ("model", "p50", "p90", "p99", "mean", "std", "init", "peak RSS", "r
               help="Go on for so long (10m), or until heat and latency settle: what is fastest then?")  # fmt: skip
 @click.option("--report", "page", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html",
               help="With --sustain: the curves, as a page.")  # fmt: skip
-@click.option("--on", metavar="DEVICE", help="A board, ssh://[user@]host[:port] or its name, or a group of them.")
+@click.option("--on", metavar="DEVICE",
+              help="A board, ssh://[user@]host[:port], adb://SERIAL or its name, or a group of them.")  # fmt: skip
 @click.option("--runtime", type=click.Choice(["provisioned", "system"]), default="provisioned", show_default=True,
               help="On a board: bring a runtime along, or take its own.")  # fmt: skip
 @click.option(

@@ -230,3 +230,27 @@ def test_a_result_that_was_cut_on_its_way_is_gone_on_with(sshd: Sshd, tmp_path: 
     assert here.read_bytes() == large.read_bytes()
     assert not part.exists()
     assert 0 < sizes[0] < 80_000_000
+
+
+def test_the_script_for_hands_needs_no_python_here_and_takes_indices(sshd: Sshd, tmp_path: Path, data: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "bench_over_ssh"
+    options = f"-F none -i {sshd.folder / 'user'} -o UserKnownHostsFile={sshd.folder / 'known_hosts'}"
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 127\n")
+    (tmp_path / "python3").chmod(0o755)
+    environment = {
+        "SSH": f"ssh {options} -p {sshd.port}", "SCP": f"scp -q {options} -P {sshd.port}", "PYTHON": sys.executable,
+        "RUNS": "3", "WARMUP": "1", "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path),
+    }  # fmt: skip
+    text, broken = data / "models/text/sst2_transformer_fp32.tflite", tmp_path / "broken.tflite"
+    done = subprocess.run([script, "127.0.0.1", text], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "0 sst2_transformer_fp32.tflite p50 " in done.stderr
+    broken.write_bytes(text.read_bytes()[:1000])
+    two = [script, "127.0.0.1", text, broken]
+    done = subprocess.run(two, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = [json.loads(line)["message"] for line in done.stdout.splitlines() if json.loads(line)["event"] == "error"]
+    assert len(said) == 1
+    assert said[0] in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"python3", "broken.tflite"}
+    assert left(sshd) == []
