@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from devices.sshd import Sshd
+from devices.sshd import Sshd, left
 from running import Run, command, run_cli
+
+from edgecompile.errors import ConnectionFailedError
+from edgecompile.measure import ENERGY_SECONDS
+from edgecompile.ondevice import runner
 
 KWS = "models/mlperf_tiny/kws/kws_ref_model.tflite"
 ZONE, COOLING = "class/thermal/thermal_zone0", "class/thermal/cooling_device0"
@@ -137,3 +141,90 @@ def test_a_sustained_run_ranks_at_first_and_at_the_end(boards: Boards, sshd: Ssh
         assert (row["first_p50_ms"], row["last_p50_ms"]) == (first[row["of"]], last[row["of"]])
         assert row["first_place"] == 1 + sorted(first.values()).index(first[row["of"]])
         assert row["change"] == pytest.approx(last[row["of"]] / first[row["of"]] - 1)
+
+
+def test_boards_are_beside_each_other_and_one_that_stops_is_named(
+    boards: Boards, sshd: Sshd, tmp_path: Path, data: Path
+) -> None:
+    other = Sshd(tmp_path / "other")
+    try:
+        boards.add("a", sshd)
+        boards.add("b", other)
+        assert boards.run("devices", "group", "farm", "a", "b").code == 0
+        bench = ("bench", data / KWS, "--kernels", "both", "--on", "farm", "--sustain", "5s")
+        done = boards.run_with("b: rounds", other.cut, *bench)
+    finally:
+        other.stop()
+    assert done.code == ConnectionFailedError.exit_code
+    assert f"the connection to {other.address.url} was cut" in done.err
+    assert "the same command goes on from here" in done.err
+    heading, *found = rows(done.out, "board")
+    assert heading == ["board", "model", "p50", "p90", "what it is"]
+    measured = {row[0]: row[1:] for row in rows(done.out, "model")[1:3]}  # a's own table, with the same figures
+    assert found == [
+        *(["a", name, measured[name][0], measured[name][1], "measured"] for name in measured),
+        ["b", "failed, see below"],
+    ]
+    assert list(measured) == [f"{data / KWS} {kernels}" for kernels in ("xnnpack", "builtin")]
+    assert done.out.count("measured on ") == 1
+    assert left(other) == []
+    assert left(sshd) == []
+
+
+# A TX2's line: the rail that feeds the others counts.
+TEGRASTATS = """#!/bin/sh
+[ "$*" = "--interval 50" ] || exit 1
+while echo "RAM 2020/7852MB CPU [9%@345,21%@345] GPU@41C VDD_SYS_GPU 153/158 VDD_IN 3140/3208 VDD_SYS_CPU 536/590"
+do sleep 0.05; done
+"""
+
+
+@pytest.fixture
+def with_tegrastats(boards: Boards, sshd: Sshd) -> Boards:
+    """A board `jetson` whose power only that program tells."""
+    if (own := runner.power_meter(Path("/sys"))) is not None:
+        pytest.skip(f"this machine has a power sensor of its own: {own.name}")
+    tools = sshd.folder / "bin"
+    tools.mkdir()
+    (tools / "tegrastats").write_text(TEGRASTATS)
+    (tools / "tegrastats").chmod(0o755)
+    sshd.set_environment(PATH=f"{tools}:/usr/local/bin:/usr/bin:/bin")
+    boards.add("jetson", sshd)
+    return boards
+
+
+def test_power_by_tegrastats_becomes_energy_of_an_inference(with_tegrastats: Boards, sshd: Sshd, data: Path) -> None:
+    done = with_tegrastats.run("bench", data / KWS, "--on", "jetson", "--runs", "5", "--json")
+    assert done.code == 0, done.err
+    (group,) = json.loads(done.out)
+    assert group["environment"]["before"]["power_sensor"] == "tegrastats"
+    figures = {figure["name"]: figure for figure in group["figures"]}
+    power, energy = figures["power_mean"], figures["energy_mean"]
+    assert (power["value"], power["unit"], energy["unit"]) == (pytest.approx(3.14), "W", "mJ")
+    assert power["executed_on"] == energy["executed_on"]
+    assert energy["executed_on"].endswith("on jetson, over SSH, tegrastats")
+    inferences = energy["runs"]
+    assert inferences > 10
+    assert energy["value"] == pytest.approx(3140 * ENERGY_SECONDS / inferences, rel=0.35)
+    printed = with_tegrastats.run("bench", data / KWS, "--on", "jetson", "--runs", "5").out
+    said = (
+        rf"{re.escape(str(data / KWS))} xnnpack: [\d.]+ mJ an inference, 3\.14 W \(idle 3\.14 W\), tegrastats, \d+ inf"
+    )
+    assert re.search(said, printed)
+    assert left(sshd) == []
+
+
+def test_energy_is_in_the_manifest_and_the_report(with_tegrastats: Boards, digits_bundle: Path) -> None:
+    del digits_bundle  # whose stages the cache has
+    options = ("--target", "host", "--on", "jetson", "--backends", "litert", "--remeasure", "--out", "bundle")
+    done = with_tegrastats.run("build", "digits", "--recipe", "int8", *options)
+    assert done.code == 0, done.err
+    bundle = with_tegrastats.folder / "bundle"
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    figures = {(f["name"], f["of"]): f for f in manifest["figures"]}
+    assert figures["power_mean", "model"]["value"] == pytest.approx(3.14)
+    page = unescape((bundle / "report.html").read_text())
+    for of in ("source", "model"):
+        assert f"{figures['energy_mean', of]['value']:.3g} mJ" in page
+    assert "3.14 W" in page
+    assert "over SSH, tegrastats" in page

@@ -138,7 +138,7 @@ def test_a_disk_that_becomes_full_during_a_run(sshd: Sshd, disk: Disk, data: Pat
 
     sshd.set_environment(XDG_CACHE_HOME=str(disk.folder))
     with board(sshd) as there:
-        with pytest.raises(DeviceError, match="failed: .*No space left on device") as caught:
+        with pytest.raises(DeviceError, match=r"failed: .*No space left on device") as caught:
             outputs(there, {"id": "kws", "model": str(model)}, x, fill)
         assert "make space there, or set XDG_CACHE_HOME" in caught.value.format_message()
         assert list((disk.folder / "edgecompile/board-v1/scratch").iterdir()) == []

@@ -1,4 +1,4 @@
-"""Which wheels a board is given, from a folder of wheels in place of the package index; and a board with an old Python."""
+"""Which wheels a board is given, from a folder in place of the package index; and boards with an old Python."""
 
 from __future__ import annotations
 
