@@ -17,6 +17,7 @@ from edgecompile.backends.litert import BUILTIN, XNNPACK
 from edgecompile.data import DataSource
 from edgecompile.devices.base import Device
 from edgecompile.devices.local import LocalDevice
+from edgecompile.devices.sustained import first_seconds, ranking
 from edgecompile.errors import BundleError, ModelError
 from edgecompile.loaders.interpreter import dequantize
 from edgecompile.measure import Measurement, run
@@ -76,7 +77,24 @@ class Group:
             "environment": dict(found.environment),
             "throttled": list(found.throttled),
             "windows": list(found.windows),
+            "ranking": _ranking(found.windows) if found.windows else None,
         }
+
+
+def _ranking(windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of a sustained run, as `--json` has it: the fastest at the end first."""
+    rows = [
+        {
+            "of": row.id,
+            "first_p50_ms": row.first,
+            "first_place": row.first_place,
+            "last_p50_ms": row.last,
+            "last_place": row.last_place,
+            "change": row.change,
+        }
+        for row in ranking(windows)
+    ]
+    return {"first_seconds": first_seconds(windows), "last_seconds": windows[-1]["at"], "rows": rows}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from edgecompile.task import Array
 
 WARMUP, RUNS, MIN_SECONDS = 20, 200, 0.5
 ENERGY_SECONDS = 1.0
-FIRST = 60.0  # seconds: what a ranking at the start stands for
 _SETTLED = 120.0  # seconds over which nothing may change
 _WINDOWS, _SHORTEST_WINDOW = 120, 1.0  # of a sustained run; in seconds
 _HISTOGRAM_BINS = 80

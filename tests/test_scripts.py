@@ -256,3 +256,29 @@ def test_every_row_of_the_compression_benchmark_is_listed_and_has_a_sound_recipe
     assert recipes
     for path in recipes:
         assert read_recipe(path).steps
+
+
+def test_arm_board_looks_for_edgecompile_before_it_builds_anything(checkout: Checkout, tmp_path: Path) -> None:
+    """By the checkout's .venv, where it has one; the script itself may be run by any Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    checkout.stand_in("python3", f'#!/usr/bin/env bash\nexec "{tmp_path / "bare/bin/python"}" "$@"\n')
+    checkout.stand_in("apt-get", '#!/usr/bin/env bash\necho "apt-get $*" >> "$CALLS"\nexit 1\n')
+    checkout.stand_in("dpkg", "#!/usr/bin/env bash\necho amd64\n")
+    folder = tmp_path / "board"
+    done = checkout.run("scripts/arm-board", "--folder", str(folder), "up")
+    assert done.returncode == 1
+    assert "No module named edgecompile" in done.stderr
+    assert "Try: scripts/quickstart, which makes .venv" in done.stderr
+    own = checkout.root / ".venv/bin/python"
+    own.parent.mkdir(parents=True)
+    own.write_text('#!/usr/bin/env bash\necho "ModuleNotFoundError: click" >&2\nexit 1\n')
+    own.chmod(0o755)
+    done = checkout.run("scripts/arm-board", "--folder", str(folder), "up")
+    assert f"doesn't run by {own}: ModuleNotFoundError: click" in done.stderr
+    assert not folder.exists()
+    assert checkout.calls() == []
+    own.write_text('#!/usr/bin/env bash\necho "$*" >> "$CALLS"\n')
+    done = checkout.run("scripts/arm-board", "--folder", str(folder), "up")
+    asked, built = checkout.calls()
+    assert asked == "-m edgecompile --version"
+    assert built.startswith("apt-get ")

@@ -39,7 +39,8 @@ _HEADINGS = ("model", "p50", "p90", "p99", "mean", "std", "init", "peak RSS", "r
               help="Go on for so long (10m), or until heat and latency settle: what is fastest then?")  # fmt: skip
 @click.option("--report", "page", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.html",
               help="With --sustain: the curves, as a page.")  # fmt: skip
-@click.option("--on", metavar="DEVICE", help="A board, ssh://[user@]host[:port] or its name, or a group of them.")
+@click.option("--on", metavar="DEVICE",
+              help="A board, ssh://[user@]host[:port], adb://SERIAL or its name, or a group of them.")  # fmt: skip
 @click.option("--runtime", type=click.Choice(["provisioned", "system"]), default="provisioned", show_default=True,
               help="On a board: bring a runtime along, or take its own.")  # fmt: skip
 @click.option(
@@ -163,15 +164,13 @@ def _print_boards(found: Sequence[OnBoard[list[Group]]]) -> None:
 
 
 def _print_ranking(windows: Sequence[Mapping[str, Any]]) -> None:
-    from edgecompile.devices.sustained import ranking
-    from edgecompile.measure import FIRST
+    from edgecompile.devices.sustained import first_seconds, ranking
     from edgecompile.units import format_ms, format_seconds
 
-    early = min(FIRST, windows[-1]["at"])
-    headings = ("sustained", f"at {early:.0f} s", "place", "end", "place", "change")
+    headings = ("sustained", f"at {format_seconds(first_seconds(windows))}", "place", "end", "place", "change")
     rows = [
         (r.id, format_ms(r.first), str(r.first_place), format_ms(r.last), str(r.last_place), f"{r.change:+.1%}")
-        for r in ranking(windows, FIRST)
+        for r in ranking(windows)
     ]
     print_table(headings, rows, right=headings[1:])
     last = windows[-1]

@@ -41,7 +41,8 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.argument("model", required=False)
 @click.option("--data", metavar="D", help="An .npz, an image folder, module:function, or a built-in model's name.")
 @click.option("--target", metavar="T", help="See `edgecompile targets list`. [default: what --on is; host]")
-@click.option("--on", metavar="DEVICE", help="Measure on this board: ssh://[user@]host[:port], or its name.")
+@click.option("--on", metavar="DEVICE",
+              help="Measure on this board: ssh://[user@]host[:port], adb://SERIAL, or its name.")  # fmt: skip
 @click.option("--runtime", type=click.Choice(["provisioned", "system"]), default="provisioned", show_default=True,
               help="On a board: bring a runtime along, or take its own.")  # fmt: skip
 @click.option(

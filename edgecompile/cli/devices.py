@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def command() -> None:
     """The boards that models are measured on.
 
-    A board is named by its address, ssh://[user@]host[:port], or by the name it was added under. The user's
-    ~/.ssh/config, agent and known_hosts count.
+    A board is named by its address, ssh://[user@]host[:port] or adb://SERIAL, or by the name it was added under. The
+    user's ~/.ssh/config, agent and known_hosts count.
 
     \b
     Example:

@@ -11,7 +11,8 @@ import click
 @click.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", metavar="D", help="The data of the build, where it isn't where the manifest says.")
-@click.option("--on", metavar="DEVICE", help="Run the model on this board: ssh://[user@]host[:port], or its name.")
+@click.option("--on", metavar="DEVICE",
+              help="Run the model on this board: ssh://[user@]host[:port], adb://SERIAL, or its name.")  # fmt: skip
 @click.option("--samples", type=click.IntRange(1), help="With --on: so many of the test set. [default: all]")
 @click.option("--runtime", type=click.Choice(["provisioned", "system"]), default="provisioned", show_default=True,
               help="On a board: bring a runtime along, or take its own.")  # fmt: skip

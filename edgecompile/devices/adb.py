@@ -50,6 +50,7 @@ class AdbConnection:
         return LocalProcess(["adb", "-s", self._serial, "shell", "-T", shlex.join(argv)])
 
     def put(self, path: Path, remote: PurePosixPath, report: Report = lambda *_: None) -> None:
+        """Send a file, whole or not at all. What was cut starts anew: adb can't go on with a part of a file."""
         size, part = path.stat().st_size, f"{remote}.part"
         self._shell("mkdir", "-p", str(remote.parent))
         self._adb("push", str(path), part, failed=f"copying {path.name} to {self._serial} failed")
@@ -60,10 +61,18 @@ class AdbConnection:
         report(size, size)
 
     def get(self, remote: PurePosixPath, path: Path) -> None:
+        """Bring a file here, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._adb("pull", str(remote), str(path), failed=f"copying {remote.name} from {self._serial} failed")
-        if self._digest(str(remote)) != sha256_file(path):
-            raise DeviceError(f"{remote.name} arrived changed from {self._serial}")
+        part = path.with_name(f"{path.name}.part")
+        try:
+            self._adb("pull", str(remote), str(part), failed=f"copying {remote.name} from {self._serial} failed")
+            if self._digest(str(remote)) != sha256_file(part):
+                raise DeviceError(
+                    f"{remote.name} arrived changed from {self._serial}", hint="look at the board's storage"
+                )
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)  # adb can't go on with it
 
     def has(self, remote: PurePosixPath, size: int) -> bool:
         quoted = shlex.quote(str(remote))

@@ -37,6 +37,7 @@ _ALIVE_SECONDS, _ALIVE_MISSES = 15, 4
 _CHUNK = 256 * 1024
 _HASHED_SECONDS = 600.0  # of a large file, on a slow card
 _TAIL = 40  # lines of what a command wrote to stderr
+_GO_ON = "the same command goes on from here"
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class SshConnection:
             ConnectionError,
         ) as problem:
             raise ConnectionFailedError(
-                f"the connection to {self.address.url} was cut: {problem}", hint="the same command goes on from here"
+                f"the connection to {self.address.url} was cut: {problem}", hint=_GO_ON
             ) from None
         except asyncssh.SFTPBadMessage as problem:
             raise DeviceError(
@@ -299,7 +300,9 @@ class SshProcess:
             name = f"SIG{self._process.exit_signal[0]}"
             return -int(getattr(signal, name, 1))
         if self._process.returncode is None:
-            raise ConnectionFailedError(f"the connection to {self._connection.address.url} was cut while a command ran")
+            raise ConnectionFailedError(
+                f"the connection to {self._connection.address.url} was cut while a command ran", hint=_GO_ON
+            )
         return int(self._process.returncode)
 
     def kill(self) -> None:

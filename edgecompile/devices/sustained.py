@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_FIRST = 60.0  # seconds
 _LATEST = 3  # windows that a ranking is taken from
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """p50 of a candidate [ms] and its place (1 is the fastest) after the first minute, and at the end."""
+    """p50 of a candidate [ms] and its place (1 is the fastest) at first, and at the end."""
 
     id: str
     first: float
@@ -26,13 +27,17 @@ class Ranked:
         return self.last / self.first - 1
 
 
-def ranking(windows: Sequence[Mapping[str, Any]], first_seconds: float) -> list[Ranked]:
+def first_seconds(windows: Sequence[Mapping[str, Any]]) -> float:
+    """How long "at first" is: the first minute, or half of a run that took less than two."""
+    return min(_FIRST, float(windows[-1]["at"]) / 2)
+
+
+def ranking(windows: Sequence[Mapping[str, Any]]) -> list[Ranked]:
     """The candidates of a sustained run, the fastest at its end first.
 
-    windows: as devices/base.py has them, one at least. first_seconds: what "the first minute" is; where the run was
-    shorter than that, all of it.
+    windows: as devices/base.py has them, one at least.
     """
-    early = [window for window in windows if window["at"] <= first_seconds * 1.001] or windows[:1]
+    early = [window for window in windows if window["at"] <= first_seconds(windows) * 1.001] or windows[:1]
     first, last = _medians(early[-_LATEST:]), _medians(windows[-_LATEST:])
     places = [
         {name: place for place, name in enumerate(sorted(each, key=each.__getitem__), 1)} for each in (first, last)

@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from edgecompile.devices.sustained import ranking
-from edgecompile.measure import FIRST, Measurement
+from edgecompile.devices.sustained import first_seconds, ranking
+from edgecompile.measure import Measurement
 from edgecompile.report.svg import dot, line, picture, polyline, text
 from edgecompile.units import format_ms, format_seconds
 
@@ -31,7 +31,8 @@ def _section(found: Measurement) -> dict[str, Any]:
         "seconds": windows[-1]["at"],
         "settled": windows[-1]["settled"],
         "throttled": list(found.throttled),
-        "rows": ranking(windows, FIRST),
+        "first_seconds": first_seconds(windows),
+        "rows": ranking(windows),
         "latency": _curves(
             windows, {name: [w["p50_ms"][name] for w in windows] for name in windows[0]["p50_ms"]}, "p50"
         ),

@@ -105,6 +105,11 @@ def comparison(manifest: Mapping[str, Any]) -> list[Row]:
         ("init_time", "Initialization", format_ms, slower, latency),
         ("peak_rss", "Peak RSS", lambda mb: f"{mb:.1f} MiB", ("less", "more"), latency),
     ]
+    if any(figure["name"] == "energy_mean" for figure in manifest["figures"]):  # where the device told its power
+        specs += [
+            ("energy_mean", "Energy an inference", lambda mj: f"{mj:.3g} mJ", ("less", "more"), latency),
+            ("power_mean", "Power", lambda watts: f"{watts:.2f} W", ("less", "more"), latency),
+        ]
     return _spanned([_row(manifest, *spec) for spec in specs])
 
 

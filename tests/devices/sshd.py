@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from edgecompile.devices.ssh import Address
@@ -20,6 +21,19 @@ def missing() -> str | None:
     if not (shutil.which("sshd") or Path("/usr/sbin/sshd").exists()):
         return "openssh-server"
     return None if shutil.which("ssh-keygen") else "openssh-client"
+
+
+def left(server: Sshd) -> list[str]:
+    """What is on a board that mustn't be once all connections are closed: processes, given some seconds to end, and
+    files outside the cache folder, in its user's home and its folder for temporary files."""
+    for _ in range(100):
+        running = server.processes()
+        if not running:
+            break
+        time.sleep(0.1)
+    cache = server.folder / "home"
+    strange = [path for path in (cache.iterdir() if cache.is_dir() else ()) if path.name != "edgecompile"]
+    return running + [str(path) for path in (*strange, *(found for home in server.homes for found in home.iterdir()))]
 
 
 class Sshd:
@@ -52,7 +66,13 @@ class Sshd:
             "Subsystem": f"sftp {sftp}",
         }
         self._settings = [f"{name} {value}" for name, value in settings.items()]
-        self._environment = {"XDG_CACHE_HOME": str(folder / "home")}
+        # Nothing is to be written on a board but in its cache folder: `left` looks into these.
+        self.homes = (folder / "person", folder / "tmp")
+        for path in self.homes:
+            path.mkdir(exist_ok=True)
+        self._environment = {
+            "XDG_CACHE_HOME": str(folder / "home"), "HOME": str(self.homes[0]), "TMPDIR": str(self.homes[1]),
+        }  # fmt: skip
         self._configure()
         self.start()
 
@@ -91,6 +111,17 @@ class Sshd:
                     return
             time.sleep(0.05)
         raise RuntimeError((self.folder / "log").read_text())
+
+    def processes(self) -> list[str]:
+        """The command lines of all that was started over connections, and of what that started: known by the
+        environment that only they have. A process may end while it is read."""
+        known = f"TMPDIR={self.folder / 'tmp'}".encode()
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if known in (path / "environ").read_bytes().split(b"\0"):
+                    found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        return [line for line in found if line]  # one that has ended, and wasn't waited for yet, has none
 
     def cut(self) -> None:
         """End every connection there is, as a pulled cable does; new ones are let in."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from running import Run, run_cli
 
+from edgecompile.devices.adb import AdbConnection
 from edgecompile.errors import ConnectionFailedError, DeviceError, MissingDependencyError, ProvisioningError
 
 ADB = """#!/bin/sh
@@ -85,3 +86,29 @@ def test_without_adb(phone: Path) -> None:
     done = run(phone, "devices", "probe", "adb://phone", path=str(phone / "tools"))
     assert done.code == MissingDependencyError.exit_code
     assert "needs adb" in done.err
+
+
+@pytest.mark.parametrize(
+    ("pull", "message"),
+    [
+        ('head -c 1000 "$2" > "$3"; echo "adb: error: device offline" >&2; exit 1', "device offline"),
+        ('head -c 1000 "$2" > "$3"', "arrived changed from phone"),
+    ],
+    ids=["cut", "changed"],
+)
+def test_a_file_from_there_is_whole_or_not_at_all(
+    phone: Path, monkeypatch: pytest.MonkeyPatch, pull: str, message: str
+) -> None:
+    adb, there, here = phone / "adb", phone / "there.bin", phone / "here/model.bin"
+    there.write_bytes(os.urandom(5000))
+    monkeypatch.setenv("PATH", f"{phone}:{os.environ['PATH']}")
+    connection = AdbConnection("adb://phone")
+    connection.get(PurePosixPath(there), here)
+    whole = here.read_bytes()
+    assert whole == there.read_bytes()
+    there.write_bytes(os.urandom(5000))
+    adb.write_text(adb.read_text().replace("    push|pull)", f"    pull) {pull} ;;\n    push)"))
+    with pytest.raises(DeviceError, match=message):
+        connection.get(PurePosixPath(there), here)
+    assert here.read_bytes() == whole  # what was there before
+    assert [path.name for path in here.parent.iterdir()] == ["model.bin"]

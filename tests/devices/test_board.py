@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from devices.sshd import Sshd
-from running import command_lines
+from devices.sshd import Sshd, left
 
 from edgecompile.backends.litert import LiteRtRunner
 from edgecompile.cache import Cache
@@ -64,17 +63,6 @@ def test_a_benchmark_there_gives_what_it_gives_here(sshd: Sshd, data: Path) -> N
     assert not (sshd.folder / "home/edgecompile").exists()
 
 
-def left(sshd: Sshd) -> list[str]:
-    """What runs from the board's folder, given some seconds to end."""
-    for _ in range(50):
-        lines = command_lines()
-        found = [line.decode(errors="replace") for line in lines if str(sshd.folder / "home").encode() in line]
-        if not found:
-            return []
-        time.sleep(0.1)
-    return found
-
-
 def test_an_interrupt_leaves_nothing_running_there(sshd: Sshd, data: Path) -> None:
     def interrupt(done: int, _: int) -> None:
         if done > 10:
@@ -91,8 +79,9 @@ def test_a_cut_leaves_nothing_running_there(sshd: Sshd, data: Path) -> None:
             sshd.cut()
 
     there = board(sshd)
-    with pytest.raises(ConnectionFailedError, match="was cut"):
+    with pytest.raises(ConnectionFailedError, match="was cut") as caught:
         benchmark(there, keywords(data, runs=10_000_000), cut)
+    assert "the same command goes on from here" in caught.value.format_message()
     assert left(sshd) == []
 
 
@@ -100,8 +89,10 @@ def test_a_runner_that_fails_there_says_so(sshd: Sshd, tmp_path: Path) -> None:
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"no model")
     job = BenchJob((BenchCandidate("broken", broken),), {"x": np.zeros((1, 4), np.float32)})
-    with board(sshd) as there, pytest.raises(DeviceError, match=r"\(loopback\) failed: broken: "):
+    with board(sshd) as there, pytest.raises(DeviceError, match=r"\(loopback\) failed: broken: ") as caught:
         benchmark(there, job, lambda *_: None)
+    assert "see that the model runs here" in caught.value.format_message()
+    assert left(sshd) == []
 
 
 @pytest.mark.parametrize(
@@ -239,3 +230,27 @@ def test_a_result_that_was_cut_on_its_way_is_gone_on_with(sshd: Sshd, tmp_path: 
     assert here.read_bytes() == large.read_bytes()
     assert not part.exists()
     assert 0 < sizes[0] < 80_000_000
+
+
+def test_the_script_for_hands_needs_no_python_here_and_takes_indices(sshd: Sshd, tmp_path: Path, data: Path) -> None:
+    script = Path(__file__).parents[2] / "scripts" / "bench_over_ssh"
+    options = f"-F none -i {sshd.folder / 'user'} -o UserKnownHostsFile={sshd.folder / 'known_hosts'}"
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 127\n")
+    (tmp_path / "python3").chmod(0o755)
+    environment = {
+        "SSH": f"ssh {options} -p {sshd.port}", "SCP": f"scp -q {options} -P {sshd.port}", "PYTHON": sys.executable,
+        "RUNS": "3", "WARMUP": "1", "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path),
+    }  # fmt: skip
+    text, broken = data / "models/text/sst2_transformer_fp32.tflite", tmp_path / "broken.tflite"
+    done = subprocess.run([script, "127.0.0.1", text], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "0 sst2_transformer_fp32.tflite p50 " in done.stderr
+    broken.write_bytes(text.read_bytes()[:1000])
+    two = [script, "127.0.0.1", text, broken]
+    done = subprocess.run(two, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = [json.loads(line)["message"] for line in done.stdout.splitlines() if json.loads(line)["event"] == "error"]
+    assert len(said) == 1
+    assert said[0] in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"python3", "broken.tflite"}
+    assert left(sshd) == []

@@ -11,7 +11,7 @@ import time
 from pathlib import Path, PurePosixPath
 
 import pytest
-from devices.sshd import Sshd
+from devices.sshd import Sshd, left
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,6 +93,7 @@ def test_a_file_arrives_whole_and_what_was_cut_goes_on(sshd: Sshd, tmp_path: Pat
         assert sorted(path.name for path in there.parent.iterdir()) == ["model.bin"]
         board.get(PurePosixPath(there), tmp_path / "back" / "model.bin")
     assert (tmp_path / "back" / "model.bin").read_bytes() == source.read_bytes()
+    assert left(sshd) == []
 
 
 def test_a_wrong_beginning_is_sent_again(sshd: Sshd, tmp_path: Path) -> None:
@@ -119,6 +120,7 @@ def test_an_unknown_host_key_is_told_with_the_cure(sshd: Sshd) -> None:
     with pytest.raises(HostKeyError, match="is not in") as caught:
         SshConnection(sshd.address)
     assert f"ssh -p {sshd.port}" in caught.value.format_message()
+    assert left(sshd) == []
 
 
 def test_a_changed_host_key_is_told_apart(sshd: Sshd) -> None:
@@ -126,12 +128,18 @@ def test_a_changed_host_key_is_told_apart(sshd: Sshd) -> None:
     with pytest.raises(HostKeyError, match="another than") as caught:
         SshConnection(sshd.address)
     assert f"-R '[127.0.0.1]:{sshd.port}'" in caught.value.format_message()
+    assert left(sshd) == []
 
 
 def test_who_is_not_let_in_is_told_how(sshd: Sshd) -> None:
     for change in ({"user": "nobody-here"}, {"identity": sshd.folder / "stranger"}):
-        with pytest.raises(ConnectionFailedError, match="lets nobody in"):
-            SshConnection(dataclasses.replace(sshd.address, **change))  # type: ignore[arg-type]
+        address = dataclasses.replace(sshd.address, **change)  # type: ignore[arg-type]
+        with pytest.raises(ConnectionFailedError, match="lets nobody in") as caught:
+            SshConnection(address)
+        message = caught.value.format_message()
+        assert f"`{address.command()}` has to work without a password: ssh-copy-id" in message
+        assert "User and IdentityFile in ~/.ssh/config" in message
+    assert left(sshd) == []
 
 
 def test_nobody_there(sshd: Sshd) -> None:
@@ -148,8 +156,10 @@ def test_a_cut_while_a_command_runs(sshd: Sshd) -> None:
         lines = process.lines()
         assert next(lines) == "ready"
         sshd.cut()
-        with pytest.raises(ConnectionFailedError, match="was cut"):
+        with pytest.raises(ConnectionFailedError, match="was cut") as caught:
             next(lines)
+    assert "the same command goes on from here" in caught.value.format_message()
+    assert left(sshd) == []
 
 
 def test_nothing_goes_on_after_we_left(sshd: Sshd, tmp_path: Path) -> None:

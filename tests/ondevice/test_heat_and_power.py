@@ -173,7 +173,7 @@ def test_a_ranking_may_turn_over() -> None:
         window(60, 1, 2),
         *(window(t, 3, 2) for t in (70, 80, 90)),
     ]
-    first, second = ranking(windows, 60)
+    first, second = ranking(windows)
     assert (first.id, first.first_place, first.last_place, first.change) == ("b", 2, 1, 0.0)
     assert (second.id, second.first_place, second.last_place, second.change) == ("a", 1, 2, 2.0)
 
