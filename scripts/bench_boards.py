@@ -5,12 +5,15 @@
     .venv/bin/python scripts/bench_boards.py loopback
     .venv/bin/python scripts/bench_boards.py arm-board
     .venv/bin/python scripts/bench_boards.py litert-benchmark    # all need EDGECOMPILE_DATA
+    .venv/bin/python scripts/bench_boards.py tvm-cortex-a76      # and tvm-cortex-a53
 
 overhead: the whole process `edgecompile bench FILE --on BOARD`, BOARD being an SSH server on loopback that has been
 given its runtime, against the runner alone with the same job on this machine. loopback, arm-board: ResNet8 in int8,
 built, measured again and verified on that server, and on the emulated board of scripts/arm-board; seconds until a board
 that has nothing yet has its runtime, and of the same once more. litert-benchmark: `edgecompile bench FILE` against the
 tool of that name in LiteRT's wheel, both with one thread and as many runs, each in a process of its own.
+
+tvm-...: instructions of the TVM code over XNNPACK's on an emulated board with that core, for ResNet8 and DS-CNN.
 
 Where two things are compared, their runs are interleaved, after one of each that isn't counted. Prints what was found
 and writes docs/benchmarks/boards-<row>.json.
@@ -45,6 +48,7 @@ from edgecompile.devices.opening import one, open_board
 with open_board(one(sys.argv[1])) as board:
     board.python()
 """
+COUNTED = ("ic/pretrainedResnet_quant", "ic/pretrainedResnet", "kws/kws_ref_model", "kws/kws_ref_model_float32")
 RESNET8 = DATA / "models/mlperf_tiny/ic/pretrainedResnet.tflite"
 # It prints hundredths of a millisecond, so models that take some; and fills inputs at random, so no indices of words.
 MODELS = ("imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite", "detection/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite")
@@ -133,13 +137,76 @@ def on_loopback(folder: Path, rounds: int) -> dict[str, Any]:
 
 def on_arm_board(folder: Path, rounds: int) -> dict[str, Any]:
     del rounds  # instructions are counted there, so two runs say it
+    with arm_board("cortex-a76"):
+        return on_board("arm-board", folder, 1)
+
+
+@contextmanager
+def arm_board(cpu: str) -> Iterator[None]:
+    """An emulated board in the inventory as `arm-board`."""
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecompile/arm-board-of-benchmarks"
     script = [str(ROOT / "scripts" / "arm-board"), "--folder", str(kept)]  # a contributor's own may be in use
-    output(sys.executable, *script, "up")
+    output(sys.executable, *script, "up", "--cpu", cpu)
     try:
-        return on_board("arm-board", folder, 1)
+        yield
     finally:
         output(sys.executable, *script, "down")
+
+
+def tvm_on(cpu: str) -> dict[str, Any]:
+    """Both engines of each network interleaved in one process there; outputs of the exact library against LiteRT's
+    reference kernels here."""
+    import numpy as np
+
+    from edgecompile.backends.litert import REFERENCE, LiteRtRunner
+    from edgecompile.backends.tvm import library
+    from edgecompile.backends.tvm.arithmetic import FAST
+    from edgecompile.backends.tvm.arithmetic import REFERENCE as EXACT
+    from edgecompile.backends.tvm.isa import INSTRUCTION_SETS
+    from edgecompile.backends.tvm.planner import Planner
+    from edgecompile.devices.base import BenchCandidate, BenchJob
+    from edgecompile.devices.benchmark import benchmark, outputs
+    from edgecompile.devices.opening import one, open_board
+    from edgecompile.loaders.interpreter import own_signature
+    from edgecompile.tflite_file import read
+
+    wanted = {"cortex-a76": "neon-dotprod", "cortex-a53": "neon"}[cpu]
+    isa = next(each for each in INSTRUCTION_SETS if each.name == wanted)
+    found = {}
+    with arm_board(cpu), open_board(one("arm-board")) as board, tempfile.TemporaryDirectory() as made:
+        for name in COUNTED:
+            model = DATA / "models" / "mlperf_tiny" / f"{name}.tflite"
+            file, paths = read(model), {}
+            (spec,) = own_signature(file).inputs
+            whole, rng = spec.dtype == "int8", np.random.default_rng(0)
+            shape = (16, *spec.shape[1:])
+            x = {spec.name: rng.integers(-128, 128, shape).astype(np.int8) if whole else rng.random(shape, np.float32)}
+            for mode in (FAST, EXACT) if whole else (FAST,):
+                work = Path(made, name.replace("/", "-"), mode)
+                work.mkdir(parents=True)
+                plan = Planner(file, isa, mode, 1).run()
+                paths[mode] = library.build({isa: plan}, own_signature(file), work / "m.so", work).path
+            candidates = (
+                *(BenchCandidate(mode, path, 1, "tvm") for mode, path in paths.items()),
+                BenchCandidate("xnnpack", model, 1, "litert", {"xnnpack": True}),
+            )
+            job = BenchJob(candidates=candidates, inputs=x, warmup=5, runs=20, min_seconds=0.01)
+            told = benchmark(board, job, lambda *_: None, lambda: None).candidates
+            p50 = {key: statistics.median(each.times_ms) for key, each in told.items()}
+            engine = {"id": "tvm", "engine": "tvm", "model": str(paths[EXACT if whole else FAST]), "threads": 1}
+            (there,) = outputs(board, engine, x, lambda *_: None).values()
+            (expected,) = LiteRtRunner(model, REFERENCE).run(x).values()
+            found[name] = {
+                "instructions_p50_thousands": {key: round(1000 * value, 3) for key, value in p50.items()},
+                "tvm_over_xnnpack": round(p50[FAST] / p50["xnnpack"], 4),
+                "differing_values": int((there != expected).sum()) if whole else None,
+                "largest_difference": float(np.abs(there.astype(np.float64) - expected).max()),
+                "library_bytes": paths[FAST].stat().st_size,
+                "peak_rss_mb": {key: each.peak_rss_mb for key, each in told.items()},
+            }
+            print(json.dumps({name: found[name]}), file=sys.stderr)
+        device = board.facts().name
+    return {"device": device, "label": "emulated-instructions", "instructions": isa.name, "models": found}
 
 
 def on_board(name: str, folder: Path, rounds: int) -> dict[str, Any]:
@@ -242,6 +309,8 @@ ROWS = {
     "loopback": on_loopback,
     "arm-board": on_arm_board,
     "litert-benchmark": against_litert_benchmark,
+    "tvm-cortex-a76": lambda *_: tvm_on("cortex-a76"),
+    "tvm-cortex-a53": lambda *_: tvm_on("cortex-a53"),
 }
 
 if __name__ == "__main__":
