@@ -76,6 +76,7 @@ class Group:
             "environment": dict(found.environment),
             "throttled": list(found.throttled),
             "windows": list(found.windows),
+            "skipped": dict(found.skipped),
         }
 
 

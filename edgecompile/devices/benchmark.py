@@ -24,13 +24,15 @@ _TAIL = 1000
 _QUIET = 900.0
 _FAILED = "see that the model runs here; `edgecompile devices clean` and the same again brings everything there anew"
 _FULL = "make space there, or set XDG_CACHE_HOME to a folder on a larger disk"
+_NO_XNNPACK = "--kernels builtin measures it"
 _DIED = "a smaller model or fewer candidates (--backends) where memory ran out; a runtime of its own (--runtime system)"
 
 
 def benchmark(
     device: Device, job: BenchJob, on_progress: Progress, on_wait: Callable[[], None] = lambda: None
 ) -> BenchResult:
-    """Run the job in a fresh process, which is gone when this returns or raises; DeviceError where it fails.
+    """Run the job in a fresh process, which is gone when this returns or raises; DeviceError where it fails, or nothing
+    could be measured.
 
     on_wait: called while another benchmark runs there.
     """
@@ -39,6 +41,10 @@ def benchmark(
     events = list(run_job(device, _described(device, job), job.inputs, on_progress, on_wait))
     results = {event["id"]: event for event in events if event["event"] == "result"}
     facts = {event["when"]: event for event in events if event["event"] == "facts"}
+    skipped = {event["id"]: event["reason"] for event in events if event["event"] == "skipped"}
+    if not results:
+        told = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise DeviceError(f"nothing was measured on {device.facts().name}: {told}", hint=_NO_XNNPACK)
     return BenchResult(
         candidates={
             candidate.id: CandidateTimes(
@@ -51,11 +57,13 @@ def benchmark(
                 profile=results[candidate.id]["profile"],
             )
             for candidate in job.candidates
+            if candidate.id in results
         },
         before=_facts(facts["before"]),
         after=_facts(facts["after"]),
         cpus=tuple(facts["before"]["cpus"]),
         windows=tuple(_facts(event) for event in events if event["event"] == "window"),
+        skipped=skipped,
     )
 
 

@@ -10,10 +10,12 @@ It writes one JSON object a line to stdout and measures; what the times mean is 
 
 The job, a JSON object (* = needed; paths are relative to the job's folder):
 
-    candidates*   list of {"id"*, "model"*, "engine": "litert", "xnnpack": true, "reference": false, "threads": 1};
-                  reference: LiteRT's reference kernels, whose integers are the same on every machine; engine "tensorrt"
-                  takes an engine's file, and the machine's own TensorRT; "tvm" a compiled library; "onnx" a graph, and
-                  "openvino" the .tflite, both with the tensors as "inputs" and "outputs" (see Fixed)
+    candidates*   list of {"id"*, "model"*, "engine": "litert", "xnnpack": "auto", "reference": false, "threads": 1};
+                  xnnpack: true asks for it, and a benchmark leaves out a candidate that it takes no operator of; "auto"
+                  is what the runtime does by itself, false keeps it away; reference: LiteRT's reference kernels, whose
+                  integers are the same on every machine; engine "tensorrt" takes an engine's file, and the machine's
+                  own TensorRT; "tvm" a compiled library; "onnx" a graph, and "openvino" the .tflite, both with the
+                  tensors as "inputs" and "outputs" (see Fixed)
     inputs*       an .npz: one array an input, by name, leading dimension = samples. An array may be called anything
                   where the model has one input. Real numbers are quantized with the input's scale and zero point.
     mode          "benchmark" (default), or "run": write the outputs of all samples of the one candidate to "outputs"
@@ -36,7 +38,9 @@ it takes to start can be told: so each candidate is started first in a process o
 three times on one sample and reports init_ms (from the file to tensors allocated) and peak_rss_mb (of the whole
 process: Python, NumPy and the runtime are in it; `baseline_rss_mb` is what they take before the model).
 
-Events: facts (when: before | after; cpus: those it keeps to), waiting, init, progress, window, result, error, end.
+Events: facts (when: before | after; cpus: those it keeps to), waiting, init, skipped (a candidate that isn't measured,
+with the reason), progress, window, result (delegate: whether one, which XNNPACK is, took operators of a .tflite; null
+where that can't be known), error, end.
 An error ends the job with exit code 1. It ends, too, with its children, when its stdin does: whoever started it over a
 network is gone then.
 """
@@ -102,6 +106,9 @@ ARM_PARTS = {
 # Device files by which accelerators can be known: Coral, Ethos-U, Hailo, Rockchip, Vivante, Intel and AMD.
 NPU_NODES = ("dev/apex_*", "dev/ethosu*", "dev/hailo*", "dev/rknpu*", "dev/galcore", "dev/accel/accel*", "dev/mali*")
 BOARD_FOLDER = "board-v1"  # within edgecompile's of the user's cache folder
+NO_XNNPACK = "this runtime's XNNPACK takes none of the model's operators"
+# Operators with a graph of their own, of which nothing can be asked.
+WITH_A_BODY = {"IF", "WHILE", "CALL_ONCE", "STABLEHLO_COMPOSITE", "STABLEHLO_WHILE"}
 PROFILED = 20  # runs that a profile is the mean of
 PROBE_INVOKES = 3
 HASHED_SAMPLES = 8
@@ -559,7 +566,7 @@ def open_model(candidate: Json, folder: Path) -> tuple[Any, float]:
     name = candidate["id"]
     path = model_file(candidate, folder)
     options: Json = {"model_path": str(path), "num_threads": int(candidate.get("threads", 1))}
-    if candidate.get("reference") or not candidate.get("xnnpack", True):
+    if candidate.get("reference") or not candidate.get("xnnpack", "auto"):
         resolver = getattr(module, "OpResolverType", None)
         if resolver is None:
             raise Failure("this runtime is too old to run without XNNPACK (it has no OpResolverType)", name)
@@ -573,6 +580,16 @@ def open_model(candidate: Json, folder: Path) -> tuple[Any, float]:
     except (RuntimeError, ValueError) as error:
         raise Failure(f"the model can't be loaded: {error}", name) from None
     return interpreter, (time.perf_counter() - start) * 1e3
+
+
+def delegated(interpreter: Any) -> bool | None:
+    """Whether a delegate took some of the operators, once tensors are allocated; None where that can't be known."""
+    if not hasattr(interpreter, "_get_ops_details"):
+        return None
+    names = {operator["op_name"] for operator in interpreter._get_ops_details()}
+    if "DELEGATE" in names:
+        return True
+    return None if names & WITH_A_BODY else False
 
 
 def named(interpreter: Any) -> tuple[list[tuple[str, Json]], list[tuple[str, Json]]]:
@@ -618,6 +635,7 @@ class Model:
     init_ms: float
     samples: int
     batch: int
+    delegate: bool | None = None  # see Events
 
     def feed(self, index: int) -> None:
         raise NotImplementedError
@@ -697,6 +715,7 @@ class Tflite(Model):
         self.batch = batch or 1
         if resized:
             self.interpreter.allocate_tensors()
+        self.delegate = delegated(self.interpreter)
 
     def feed(self, index: int) -> None:
         rows = self.rows(index)
@@ -1142,7 +1161,8 @@ def probe(job: Json, folder: Path, emit: Emit) -> None:
     for _ in range(PROBE_INVOKES):
         model.feed(0)
         model.invoke()
-    emit("probe", init_ms=model.init_ms, peak_rss_mb=peak_rss_mb(), baseline_rss_mb=baseline)
+    peak = peak_rss_mb()
+    emit("probe", init_ms=model.init_ms, peak_rss_mb=peak, baseline_rss_mb=baseline, delegate=model.delegate)
 
 
 def probe_in_child(job: Json, candidate: Json, sample: Path, folder: Path) -> Json:
@@ -1189,7 +1209,7 @@ def alone(path: Path, emit: Emit) -> Any:
 
 def benchmark(job: Json, folder: Path, emit: Emit) -> None:
     arrays = load_inputs(folder / job["inputs"])
-    probes = {}
+    probes, kept = {}, []
     with tempfile.TemporaryDirectory(dir=str(folder)) as scratch:
         sample = Path(scratch) / "sample.npz"
         save_arrays(sample, {name: array[:1] for name, array in arrays.items()})
@@ -1197,12 +1217,19 @@ def benchmark(job: Json, folder: Path, emit: Emit) -> None:
             event = probe_in_child(job, candidate, sample, folder)
             probes[candidate["id"]] = event
             emit("init", id=candidate["id"], init_ms=event["init_ms"])
-    models = [load_model(candidate, folder, arrays) for candidate in job["candidates"]]
+            if candidate.get("xnnpack") is True and event["delegate"] is False:
+                # What runs are LiteRT's own kernels: their time isn't XNNPACK's.
+                emit("skipped", id=candidate["id"], reason=NO_XNNPACK)
+            else:
+                kept.append(candidate)
+    if not kept:
+        return
+    models = [load_model(candidate, folder, arrays) for candidate in kept]
     sysfs = Path(job.get("sysfs_root", "/sys"))
     times = sustained(job, models, sysfs, emit) if job.get("sustain_seconds") else rounds(job, models, emit)
     spent = energy(models, float(job.get("energy_seconds") or 0), sysfs)
     by_id = {model.id: model for model in models}
-    for candidate in job["candidates"]:
+    for candidate in kept:
         name = candidate["id"]
         event = probes[name]
         emit(
@@ -1215,6 +1242,7 @@ def benchmark(job: Json, folder: Path, emit: Emit) -> None:
             energy=spent.get(name),
             outputs_sha256=by_id[name].digest(),
             profile=by_id[name].profile(),
+            delegate=event["delegate"],
         )
 
 

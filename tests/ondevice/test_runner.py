@@ -288,3 +288,15 @@ def test_statistics_are_numpy_s() -> None:
     assert found["std"] == pytest.approx(29.1547594)
     with pytest.raises(ValueError, match="received none"):
         statistics([])
+
+
+def test_a_result_says_whether_a_delegate_took_operators(data: Path, tmp_path: Path) -> None:
+    candidates = [
+        {"id": "asked", "model": str(data / KWS), "xnnpack": True},
+        {"id": "by itself", "model": str(data / KWS)},
+        {"id": "kept away", "model": str(data / KWS), "xnnpack": False},
+    ]
+    code, events, _ = execute(tmp_path, {"": keywords(data, 2)}, candidates=candidates, warmup=0, runs=1)
+    assert code == 0
+    found = {event["id"]: event["delegate"] for event in events if event["event"] == "result"}
+    assert found == {"asked": True, "by itself": True, "kept away": False}
