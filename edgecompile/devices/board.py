@@ -63,7 +63,8 @@ _FOLDER = '"${XDG_CACHE_HOME:-$HOME/.cache}"/edgecompile'
 class Board:
     """connect: opens a connection; once more where one was cut while a result was on its way.
 
-    runtime: "provisioned" brings one along where it isn't there yet, "system" takes the board's own.
+    runtime: "provisioned" brings one along where it isn't there yet, "system" takes the board's own. python: the
+    interpreter to use there, such as a virtual environment's; None is python3.
 
     emulated: figures are numbers of instructions. sysfs_root: a tree in place of the board's /sys; what comes of it is
     simulated.
@@ -78,6 +79,7 @@ class Board:
         *,
         emulated: bool = False,
         sysfs_root: str | None = None,
+        python: str | None = None,
         over: str = "SSH",
     ) -> None:
         self._connect, self._name, self._cache, self._runtime = connect, name, cache, runtime
@@ -86,6 +88,9 @@ class Board:
         self._sysfs_root, self._over = sysfs_root or "/sys", over
         self._facts: dict[str, Any] | None = None
         self._python: tuple[str, ...] | None = None
+        self._interpreter = python or "python3"
+        # A runtime of the board's own may be where `pip install --user` put it; beside one of ours that may do harm.
+        self._plainly = (self._interpreter,) if runtime == SYSTEM else (self._interpreter, "-s")
         self._sent: set[str] = set()
         self._tidied = False
 
@@ -193,7 +198,7 @@ class Board:
     # -- Python
 
     def _ask(self) -> dict[str, Any]:
-        """The runner's facts, by the board's plain Python."""
+        """The runner's facts, by the Python that runs the models there, with nothing brought along."""
         version = self._plain("import sys; print('.'.join(map(str, sys.version_info[:2])))")
         if not re.fullmatch(r"\d+\.\d+", version):
             raise DeviceError(f"{self._name} answered {version[:200]!r}, expected the version of its Python")
@@ -204,7 +209,7 @@ class Board:
             )
         folder = self._plain("import os; print(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'))")
         there = self._put(Path(runner.__file__), PurePosixPath(folder, "edgecompile", runner.BOARD_FOLDER))
-        said = self._output(["python3", "-s", there, "--facts", self._sysfs_root])
+        said = self._output([*self._plainly, there, "--facts", self._sysfs_root])
         try:
             found: dict[str, Any] = json.loads(_last(said))
         except ValueError:
@@ -213,21 +218,23 @@ class Board:
 
     def _plain(self, code: str) -> str:
         try:
-            return _last(self._output(["python3", "-s", "-c", code]))
+            return _last(self._output([*self._plainly, "-c", code]))
         except DeviceError as problem:
             raise ProvisioningError(
-                f"{self._name} has no usable python3: {problem.message}",
-                hint="install one there (Python 3.8 or newer, nothing else is needed)",
+                f"{self._name} has no usable {self._interpreter}: {problem.message}",
+                hint="install one there (Python 3.8 or newer, nothing else is needed), or name it with `devices add "
+                "--python`",
             ) from None
 
     def _system(self) -> tuple[str, ...]:
         found = self.facts().details
         if not found["runtime"]:
             raise ProvisioningError(
-                f"{self._name} has no ai-edge-litert and no tflite-runtime of its own",
-                hint="--runtime provisioned brings one along",
+                f"{self._interpreter} on {self._name} has no ai-edge-litert and no tflite-runtime",
+                hint="--runtime provisioned brings one along; one in a virtual environment there is found by "
+                "`devices add --python PATH`",
             )
-        return ("python3",)
+        return self._plainly
 
     def _wheels(self) -> provision.Wheels:
         return provision.wheels(provision.Platform.of(self.facts().details, self._name), self._cache)
@@ -246,7 +253,7 @@ class Board:
             sent = [self.put(path) for path in chosen.files]
             self._output(["mkdir", "-p", "--", f"{found['cache']}/runtimes"])
             try:
-                self._output(["python3", "-s", "-c", _UNPACK, folder, *sent])
+                self._output([*self._plainly, "-c", _UNPACK, folder, *sent])
             except DeviceError as problem:
                 if os.strerror(errno.ENOSPC) not in problem.message:
                     raise
@@ -254,7 +261,7 @@ class Board:
                     f"the disk of {self._name} became full while a runtime was unpacked under {found['cache']}",
                     hint="make space, or set XDG_CACHE_HOME there to a folder on a larger disk",
                 ) from None
-        return ("env", f"PYTHONPATH={folder}", "PYTHONDONTWRITEBYTECODE=1", "python3", "-s")
+        return ("env", f"PYTHONPATH={folder}", "PYTHONDONTWRITEBYTECODE=1", *self._plainly)
 
     # -- files
 
