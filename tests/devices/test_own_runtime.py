@@ -54,9 +54,9 @@ def bench(folder: Path, data: Path) -> Run:
 
 def test_a_board_without_a_runtime_of_its_own(sshd: Sshd, bare: Path) -> None:
     del bare
-    with board(sshd, "system") as there:
-        with pytest.raises(ProvisioningError, match="python3 on loopback has no ai-edge-litert and no tflite") as caught:
-            there.python()
+    none = "python3 on loopback has no ai-edge-litert and no tflite-runtime"
+    with board(sshd, "system") as there, pytest.raises(ProvisioningError, match=none) as caught:
+        there.python()
     assert "--runtime provisioned brings one along" in caught.value.format_message()
     assert "`devices add --python PATH`" in caught.value.format_message()
 
