@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ _QUIET = 900.0
 _FAILED = "see that the model runs here; `edgecompile devices clean` and the same again brings everything there anew"
 _FULL = "make space there, or set XDG_CACHE_HOME to a folder on a larger disk"
 _NO_XNNPACK = "--kernels builtin measures it"
-_DIED = "a smaller model or fewer candidates (--backends) where memory ran out; a runtime of its own (--runtime system)"
+_DIED = "a runtime of its own (--runtime system), or fewer candidates (--backends): one may crash"
 
 
 def benchmark(
@@ -152,7 +151,7 @@ def run_job(
                     full = os.strerror(errno.ENOSPC) in event["message"]
                     raise DeviceError(
                         f"the runner on {device.facts().name} failed: {which}{event['message']}",
-                        hint=_FULL if full else _FAILED,
+                        hint=_FULL if full else event["hint"] or _FAILED,
                     )
                 elif event["event"] == "waiting":
                     on_wait()
@@ -165,8 +164,9 @@ def run_job(
             for file in there:
                 device.discard(file)
     if status or not ended:
+        told, cure = runner.death(status)
         raise DeviceError(
-            f"the runner on {device.facts().name} died with {how(status)}" + _told(process.errors), hint=_DIED
+            f"the runner on {device.facts().name} died with {told}" + _told(process.errors), hint=cure or _DIED
         )
 
 
@@ -185,11 +185,7 @@ def _event(line: str, started: bool, device: Device) -> dict[str, Any] | None:
 
 def how(status: int) -> str:
     """What an exit status says, as `Process.wait` gives it."""
-    if status >= 0:
-        return f"exit status {status}"
-    name = signal.Signals(-status).name
-    killed = ", as the kernel does where memory runs out" if name == "SIGKILL" else ""
-    return f"signal {name}{killed}"
+    return runner.death(status)[0]
 
 
 def _told(errors: str) -> str:

@@ -40,7 +40,7 @@ process: Python, NumPy and the runtime are in it; `baseline_rss_mb` is what they
 
 Events: facts (when: before | after; cpus: those it keeps to), waiting, init, skipped (a candidate that isn't measured,
 with the reason), progress, window, result (delegate: whether one, which XNNPACK is, took operators of a .tflite; null
-where that can't be known), error, end.
+where that can't be known), error (hint: what helps, or null), end.
 An error ends the job with exit code 1. It ends, too, with its children, when its stdin does: whoever started it over a
 network is gone then.
 """
@@ -73,7 +73,7 @@ from typing import TYPE_CHECKING, Any
 
 try:
     import numpy as np
-except ImportError as error:  # a board before anything was brought there: facts can be had without
+except (ImportError, RuntimeError) as error:  # a board before anything was brought there: facts can be had without
     np = None  # type: ignore[assignment]
     no_numpy: str | None = str(error)
 else:
@@ -109,6 +109,19 @@ BOARD_FOLDER = "board-v1"  # within edgecompile's of the user's cache folder
 NO_XNNPACK = "this runtime's XNNPACK takes none of the model's operators"
 # Operators with a graph of their own, of which nothing can be asked.
 WITH_A_BODY = {"IF", "WHILE", "CALL_ONCE", "STABLEHLO_COMPOSITE", "STABLEHLO_WHILE"}
+OUT_OF_MEMORY = "a smaller model, or fewer candidates at once (--kernels, --backends); else more memory there, or swap"
+# What death by a signal comes of as a rule, and what helps.
+SIGNALS = {
+    "SIGKILL": (
+        "likely by the kernel's out-of-memory killer, which acts where memory runs out (`dmesg` there names it)",
+        OUT_OF_MEMORY,
+    ),
+    "SIGILL": (
+        "an instruction that this CPU lacks",
+        "compare the target's features with the board's, which `edgecompile devices probe` shows, and build for the "
+        "target that fits; where the runtime's own code is at fault, another one (--runtime system)",
+    ),
+}
 PROFILED = 20  # runs that a profile is the mean of
 PROBE_INVOKES = 3
 HASHED_SAMPLES = 8
@@ -120,11 +133,11 @@ STEADY_DEGREES = 0.5
 
 
 class Failure(Exception):
-    """What the user is to know: the message of an error event."""
+    """What the user is to know: the message of an error event, and what helps (None: nothing in particular)."""
 
-    def __init__(self, message: str, candidate: str | None = None) -> None:
+    def __init__(self, message: str, candidate: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
-        self.candidate = candidate
+        self.candidate, self.hint = candidate, hint
 
 
 # Facts -------------------------------------------------------------------------------------------
@@ -321,6 +334,22 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def unusable_numpy(problem: str) -> Failure:
+    """problem: of its import. The machine beside what its wheel is for: one of the two is a surprise."""
+    said = re.search(r"^\W*Original error was: (.+)$", problem, re.MULTILINE)
+    why = said.group(1) if said else problem.strip().splitlines()[0]
+    libc = " ".join(filter(None, platform.libc_ver())) or "no glibc"
+    found = f"{platform.python_implementation()} {platform.python_version()}, {machine()}, {libc}"
+    wheels = [path for folder in sys.path for path in Path(folder).glob("numpy-*.dist-info/WHEEL")]
+    tags = re.findall(r"^Tag: (\S+)", text(wheels[0]) or "", re.MULTILINE) if wheels else []
+    wheel = f"the wheel of NumPy that it finds is for {tags[0]}" if tags else "there is no wheel of NumPy"
+    return Failure(
+        f"NumPy can't be loaded on this machine: {why}; it is {found}, and {wheel}",
+        hint="install there what that names, where it is a library; else a runtime of its own (`python3 -m pip install "
+        "--force-reinstall numpy ai-edge-litert` there), and --runtime system",
+    )
 
 
 def machine() -> str:
@@ -1182,12 +1211,22 @@ def probe_in_child(job: Json, candidate: Json, sample: Path, folder: Path) -> Js
     events: list[Json] = [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
     for event in events:
         if event["event"] == "error":
-            raise Failure(event["message"], candidate["id"])
+            raise Failure(event["message"], candidate["id"], event["hint"])
         if event["event"] == "probe":
             return event
-    code = done.returncode
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    raise Failure(f"the runtime died with {how} while it ran the model", candidate["id"])
+    how, hint = death(done.returncode)
+    raise Failure(f"the runtime died with {how} while it ran the model", candidate["id"], hint)
+
+
+def death(status: int) -> tuple[str, str | None]:
+    """What an exit status says, and what helps; below 0 it is minus a signal's number, as a shell has 128 and more."""
+    number = -status if status < 0 else status - 128
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"exit status {status}", None
+    what, cure = SIGNALS.get(name, (None, None))
+    return "signal " + (name if what is None else f"{name}, {what}"), cure
 
 
 def alone(path: Path, emit: Emit) -> Any:
@@ -1388,7 +1427,7 @@ def main(path: Path) -> int:
 
     try:
         if no_numpy is not None:
-            raise Failure(f"NumPy can't be loaded on this machine: {no_numpy.strip().splitlines()[0]}")
+            raise unusable_numpy(no_numpy)
         job = load_job(path)
         cpus = pin(job.get("cpus"), max(int(each.get("threads", 1)) for each in job["candidates"]))
         roots = Path(job.get("sysfs_root", "/sys")), Path(job.get("proc_root", "/proc"))
@@ -1404,15 +1443,16 @@ def main(path: Path) -> int:
         if lock is not None:
             lock.close()
     except Failure as error:
-        emit("error", id=error.candidate, message=str(error))
+        emit("error", id=error.candidate, message=str(error), hint=error.hint)
         return 1
-    except MemoryError:
-        emit("error", id=None, message="out of memory")
+    except MemoryError as error:
+        told = f": {error}" if str(error) else ""
+        emit("error", id=None, message=f"memory ran out on this machine{told}", hint=OUT_OF_MEMORY)
         return 1
     except BrokenPipeError:  # nobody listens any more
         return 1
     except OSError as error:
-        emit("error", id=None, message=str(error))
+        emit("error", id=None, message=str(error), hint=None)
         return 1
     emit("end")
     return 0
