@@ -4,7 +4,7 @@
       files/<digest>/<name>      what was sent
       runtimes/<digest>/         wheels, unpacked
       lent/<digest>/<name>       on its way to scratch/
-      scratch/<random>/          what a run reads and writes, until it is done
+      scratch/<random>/          what a run reads and writes, until it is done, and wheels while they are unpacked
       lock                       held during a benchmark
 
 Nothing else is written there, and `clean` removes all of it.
@@ -36,12 +36,18 @@ RUNTIMES = (PROVISIONED, SYSTEM)
 _UNPACKED = 4  # times a wheel's size that its content takes, at most
 _SPARE_MB = 50
 _SHORT = 5.0  # seconds
-# Unpacks wheels into a folder that is there whole or not at all; another command may be about the same. argv: folder,
-# wheels.
+# Unpacks wheels into a folder that is there whole or not at all; another command may be about the same. It ends with its
+# stdin, and where it can't tidy up then, what it leaves is among what runs leave. argv: folder, scratch, wheels.
 _UNPACK = """
-import os, shutil, sys, tempfile, zipfile
-folder, wheels = sys.argv[1], sys.argv[2:]
-part = tempfile.mkdtemp(dir=os.path.dirname(folder))
+import _thread, os, shutil, stat, sys, tempfile, threading, zipfile
+folder, scratch, wheels = sys.argv[1], sys.argv[2], sys.argv[3:]
+def watch():
+    while os.read(0, 1024):
+        pass
+    _thread.interrupt_main()
+if stat.S_ISFIFO(os.fstat(0).st_mode) or stat.S_ISSOCK(os.fstat(0).st_mode):
+    threading.Thread(target=watch, daemon=True).start()
+part = tempfile.mkdtemp(dir=scratch)
 try:
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
@@ -251,9 +257,10 @@ class Board:
                     hint="make space, or set XDG_CACHE_HOME there to a folder on a larger disk",
                 )
             sent = [self.put(path) for path in chosen.files]
-            self._output(["mkdir", "-p", "--", f"{found['cache']}/runtimes"])
+            scratch = f"{found['cache']}/scratch"
+            self._output(["mkdir", "-p", "--", f"{found['cache']}/runtimes", scratch])
             try:
-                self._output([*self._plainly, "-c", _UNPACK, folder, *sent])
+                self._output([*self._plainly, "-c", _UNPACK, folder, scratch, *sent])
             except DeviceError as problem:
                 if os.strerror(errno.ENOSPC) not in problem.message:
                     raise

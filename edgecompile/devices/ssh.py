@@ -152,8 +152,8 @@ class SshConnection:
                 await self._ssh.run("true")  # where the connection was cut, this says so
                 raise DeviceError(
                     f"{self.address.host} has no SFTP server, by which files are copied",
-                    hint="install one there: the package openssh-sftp-server, which Dropbear takes too; for OpenSSH a line "
-                    "`Subsystem sftp ...` in /etc/ssh/sshd_config, and a restart",
+                    hint="install one there: the package openssh-sftp-server, which Dropbear takes too; for OpenSSH a "
+                    "line `Subsystem sftp ...` in /etc/ssh/sshd_config, and a restart",
                 ) from None
         return self._sftp
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +241,48 @@ def test_a_result_that_was_cut_on_its_way_is_gone_on_with(sshd: Sshd, tmp_path: 
     assert here.read_bytes() == large.read_bytes()
     assert not part.exists()
     assert 0 < sizes[0] < 80_000_000
+
+
+def while_unpacking(sshd: Sshd, do: Callable[[Path], None]) -> threading.Thread:
+    """Calls it with the folder that wheels are unpacked into there, as soon as something is in it."""
+    scratch = sshd.folder / "home/edgecompile/board-v1/scratch"
+
+    def watch() -> None:
+        until = time.monotonic() + 120
+        while not (found := [path for path in scratch.glob("*") if any(path.iterdir())]) and time.monotonic() < until:
+            time.sleep(0.002)
+        do(found[0])
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_an_interrupt_ends_the_unpacking_of_a_runtime(sshd: Sshd) -> None:
+    """At once, and not only once the connection is closed; nothing of it is left."""
+    thread = while_unpacking(sshd, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with board(sshd) as there:
+        with pytest.raises(KeyboardInterrupt):
+            there.python()
+        thread.join()
+        assert left(sshd) == []
+        ours = sshd.folder / "home/edgecompile/board-v1"
+        assert list((ours / "runtimes").iterdir()) == list((ours / "scratch").iterdir()) == []
+
+
+def test_what_a_killed_unpacking_leaves_is_removed_once_it_is_old(sshd: Sshd) -> None:
+    def kill(_: Path) -> None:
+        subprocess.run(["pkill", "-KILL", "-f", f"zipfile.*{sshd.folder}"], check=True)
+
+    thread = while_unpacking(sshd, kill)
+    with board(sshd) as there, pytest.raises(DeviceError, match="signal 9"):
+        there.python()
+    thread.join()
+    (part,) = (sshd.folder / "home/edgecompile/board-v1/scratch").iterdir()
+    week_ago = time.time() - 7 * 86400
+    os.utime(part, (week_ago, week_ago))
+    with board(sshd) as there:
+        there.discard(there.scratch("file"))
+        assert not part.exists()
+        there.python()  # and brings it
+        assert list(part.parent.iterdir()) == []
