@@ -36,8 +36,8 @@ RUNTIMES = (PROVISIONED, SYSTEM)
 _UNPACKED = 4  # times a wheel's size that its content takes, at most
 _SPARE_MB = 50
 _SHORT = 5.0  # seconds
-# Unpacks wheels into a folder that is there whole or not at all; another command may be about the same. It ends with its
-# stdin, and where it can't tidy up then, what it leaves is among what runs leave. argv: folder, scratch, wheels.
+# Unpacks wheels into a folder that is there whole or not at all; another command may be about the same. It ends with
+# its stdin, and where it can't tidy up then, what it leaves is among what runs leave. argv: folder, scratch, wheels.
 _UNPACK = """
 import _thread, os, shutil, stat, sys, tempfile, threading, zipfile
 folder, scratch, wheels = sys.argv[1], sys.argv[2], sys.argv[3:]
@@ -273,9 +273,13 @@ class Board:
     # -- files
 
     def _put(self, path: Path, root: PurePosixPath, report: Progress = lambda *_: None) -> str:
-        there = root / "files" / sha256_file(path)[:32] / path.name
+        digest = sha256_file(path)
+        there = root / "files" / digest[:32] / path.name
         if str(there) not in self._sent:
-            if not self._connection.has(there, path.stat().st_size):
+            # A card's bits may rot, and a figure of a damaged model would be cached.
+            if not self._connection.has(there, path.stat().st_size) or digest not in _last(
+                self._output(["sha256sum", "--", str(there)])
+            ):
                 self._connection.put(path, there, report)
             self._sent.add(str(there))
         return str(there)

@@ -19,6 +19,7 @@ from running import command_lines
 
 from edgecompile.backends.litert import LiteRtRunner
 from edgecompile.cache import Cache
+from edgecompile.devices import provision
 from edgecompile.devices.base import BenchCandidate, BenchJob
 from edgecompile.devices.benchmark import benchmark, outputs
 from edgecompile.devices.board import Board
@@ -286,3 +287,23 @@ def test_what_a_killed_unpacking_leaves_is_removed_once_it_is_old(sshd: Sshd) ->
         assert not part.exists()
         there.python()  # and brings it
         assert list(part.parent.iterdir()) == []
+
+
+def test_a_file_that_rotted_there_is_brought_again(sshd: Sshd, tmp_path: Path) -> None:
+    model = tmp_path / "model.bin"
+    model.write_bytes(bytes(1000))
+    with board(sshd) as there:
+        sent = Path(there.put(model))
+    sent.write_bytes(bytes(999) + b"\1")
+    with board(sshd) as there:
+        assert there.put(model) == str(sent)
+    assert sent.read_bytes() == model.read_bytes()
+
+
+def test_without_pip_here_that_is_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-S: without site-packages, as in an environment that was made without pip."""
+    monkeypatch.setattr(provision, "_PIP", (sys.executable, "-S", *provision._PIP[1:]))
+    with pytest.raises(ProvisioningError, match=r"pip, .* is not installed here") as caught:
+        provision.wheels(Platform((3, 11), "aarch64", 36), Cache(tmp_path))
+    assert "-m ensurepip" in caught.value.format_message()
+    assert "internet" not in caught.value.format_message()
