@@ -22,7 +22,8 @@ The job, a JSON object (* = needed; paths are relative to the job's folder):
     outputs       for mode "run": the .npz to write, one array an output, by name, as the model gives them
     warmup, runs, min_seconds    rounds before and while timing (20, 200, 0); rounds go on until min_seconds are over
     seed          of the order of the candidates within a round (0)
-    lock          a file that is locked meanwhile, so that two runners of one user don't disturb each other
+    lock, wait_seconds    a file that is locked meanwhile, so that two runners of one user don't disturb each other, and
+                  how long another is waited for at most (7200)
     cpus          CPUs to keep to; "last": as many as the candidates' threads, the last of those allowed (the first ones
                   serve most interrupts); [] or null: any
     energy_seconds               each candidate then runs alone for so long while power is measured, where a sensor of
@@ -106,6 +107,7 @@ ARM_PARTS = {
 # Device files by which accelerators can be known: Coral, Ethos-U, Hailo, Rockchip, Vivante, Intel and AMD.
 NPU_NODES = ("dev/apex_*", "dev/ethosu*", "dev/hailo*", "dev/rknpu*", "dev/galcore", "dev/accel/accel*", "dev/mali*")
 BOARD_FOLDER = "board-v1"  # within edgecompile's of the user's cache folder
+LONGEST_WAIT = 7200.0  # seconds
 NO_XNNPACK = "this runtime's XNNPACK takes none of the model's operators"
 # Operators with a graph of their own, of which nothing can be asked.
 WITH_A_BODY = {"IF", "WHILE", "CALL_ONCE", "STABLEHLO_COMPOSITE", "STABLEHLO_WHILE"}
@@ -1229,8 +1231,11 @@ def death(status: int) -> tuple[str, str | None]:
     return "signal " + (name if what is None else f"{name}, {what}"), cure
 
 
-def alone(path: Path, emit: Emit) -> Any:
-    """The open lock of the machine: two at once would both be wrong. Kept until it is closed, or this process ends."""
+def alone(path: Path, emit: Emit, longest: float = LONGEST_WAIT) -> Any:
+    """The open lock of the machine: two at once would both be wrong. Kept until it is closed, or this process ends.
+
+    It holds the number of the process that has it. longest: seconds that another is waited for.
+    """
     try:
         lock = path.open("a")
         for attempt in itertools.count():
@@ -1240,7 +1245,17 @@ def alone(path: Path, emit: Emit) -> Any:
             except BlockingIOError:
                 if attempt % 60 == 0:  # a sign of life
                     emit("waiting")
+                if attempt >= longest:
+                    holder = text(path) or "?"
+                    raise Failure(
+                        f"another benchmark holds {path}, for {longest:.0f} s already: process {holder}",
+                        hint=f"see there what it is (`ps -fp {holder}`), and end it (`kill {holder}`) where nobody "
+                        "waits for it",
+                    ) from None
                 time.sleep(1)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
     except OSError as error:
         raise Failure(f"{path} can't be locked: {error}") from None
     return lock
@@ -1435,7 +1450,8 @@ def main(path: Path) -> int:
         lock = None
         if visible:
             end_with_stdin()
-            lock = alone(Path(job["lock"]), emit) if job.get("lock") else None
+            wait = float(job.get("wait_seconds", LONGEST_WAIT))
+            lock = alone(Path(job["lock"]), emit, wait) if job.get("lock") else None
             emit("facts", when="before", cpus=cpus, **facts(*roots))
         MODES[job["mode"]](job, path.absolute().parent, emit)
         if visible:
