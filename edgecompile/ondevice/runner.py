@@ -1253,9 +1253,9 @@ def alone(path: Path, emit: Emit, longest: float = LONGEST_WAIT) -> Any:
                         "waits for it",
                     ) from None
                 time.sleep(1)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with contextlib.suppress(OSError):  # a full disk is in the way of nothing else here
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
     except OSError as error:
         raise Failure(f"{path} can't be locked: {error}") from None
     return lock
