@@ -78,6 +78,7 @@ class Group:
             "throttled": list(found.throttled),
             "windows": list(found.windows),
             "ranking": _ranking(found.windows) if found.windows else None,
+            "skipped": dict(found.skipped),
         }
 
 

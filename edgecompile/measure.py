@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Measurement:
     """results: by candidate id, what `statistics` gives plus init_ms, peak_rss_mb, energy, a histogram of latencies,
     threads and executed_on: the engine, and how and where it ran. threads: the most of them.
 
-    windows: of a sustained run (devices/base.py). throttled: what the device told of being slowed down.
+    windows: of a sustained run (devices/base.py). throttled: what the device told of being slowed down. skipped: by
+    candidate id, why there is no result.
     """
 
     device: str
@@ -51,6 +52,7 @@ class Measurement:
     label: str = MEASURED
     windows: Sequence[Mapping[str, Any]] = ()
     throttled: Sequence[str] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def p50(self, candidate: str) -> float:
         return float(self.results[candidate]["p50"])
@@ -206,6 +208,7 @@ def _run(
         results={
             c.id: {**_summary(bench, c.id), "threads": c.threads, "executed_on": facts.executed_on(engine_of(c))}
             for c in candidates
+            if c.id in bench.candidates
         },
         environment={"before": dict(bench.before), "after": dict(bench.after), "cpus": list(bench.cpus)},
         key=key,
@@ -213,6 +216,7 @@ def _run(
         label=facts.label,
         windows=[dict(window) for window in bench.windows],
         throttled=noticed(bench.before, bench.after, bench.windows),
+        skipped=dict(bench.skipped),
     )
 
 

@@ -208,6 +208,7 @@ def _candidate(candidate: Candidate, result: Result) -> dict[str, Any]:
         "passed": _passed(candidate, result),
         "built": {"tensorrt": built.version} if built else None,
         "latency_p50_ms": measured["p50"] if measured else None,
+        "left_out": result.measurement.skipped.get(candidate.id) if result.measurement else None,
     }
 
 

@@ -13,10 +13,11 @@ from edgecompile.accounting import Rung
 from edgecompile.artifact import TFLITE, Artifact, sha256_file
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
+from edgecompile.backends.litert import AS_IT_COMES
 from edgecompile.compression import as_float_tflite, compress, find_steps, load_source, with_steps
 from edgecompile.devices.base import Device
 from edgecompile.devices.local import LocalDevice
-from edgecompile.errors import EdgecompileError
+from edgecompile.errors import DeviceError, EdgecompileError
 from edgecompile.job import Job, Settings
 from edgecompile.manifest import EMULATED
 from edgecompile.measure import Measurement, measure
@@ -105,7 +106,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     ladder = accounting.rungs(steps, lambda made: as_float_tflite(made, settings, session))
     measurement = _measure(made, device, passed, uncompressed, ladder, baseline, (parity, *forms.values()), session)
     session.announce("select")
-    winner, why = select(passed, measurement)
+    winner, why = select(_measured(passed, measurement, session), measurement)
     session.display.line(f"{winner.id}: {why}")
     p50 = measurement.p50(winner.id) if measurement else None
     checks.append(gates.latency(p50, request.max_latency_ms, measurement.label if measurement else None))
@@ -250,7 +251,7 @@ def _measure(
     everyone = [*passed]
     for name, model in others.items():
         plain = BACKENDS["litert"].compile(model, made.target, made.threads)[0]
-        everyone.append(dataclasses.replace(plain, id=name))
+        everyone.append(dataclasses.replace(plain, id=name, config=AS_IT_COMES))
     inputs = golden.read(baseline.files["golden"], golden.INPUTS)[golden.INPUTS]
     measurement, cached = measure(
         device,
@@ -267,6 +268,22 @@ def _measure(
         session.ran += 1
     session.display.done(measurement.record, cached=cached)
     return measurement
+
+
+def _measured(passed: list[Candidate], measurement: Measurement | None, session: Session) -> list[Candidate]:
+    """Those of `passed` that have a figure, all without a device; DeviceError where none has one."""
+    if measurement is None:
+        return passed
+    for name, reason in measurement.skipped.items():
+        session.display.line(f"{name}: left out: {reason}")
+    found = [c for c in passed if c.id in measurement.results]
+    if not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in measurement.skipped.items())
+        raise DeviceError(
+            f"no candidate could be measured on {measurement.device}: {reasons}",
+            hint="a runtime there whose XNNPACK takes the model (a newer Python brings one), or more --backends",
+        )
+    return found
 
 
 def select(passed: list[Candidate], measurement: Measurement | None) -> tuple[Candidate, str]:

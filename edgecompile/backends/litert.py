@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgecompile.artifact import Artifact
 from edgecompile.backends.base import Candidate
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 SPARSE_FILE = "sparse"  # the role of an artifact's file that has sparse weights (stages/sparse_form.py)
 XNNPACK, BUILTIN, REFERENCE = "xnnpack", "builtin", "reference"
 _RESOLVERS = {XNNPACK: "AUTO", BUILTIN: "BUILTIN_WITHOUT_DEFAULT_DELEGATES", REFERENCE: "BUILTIN_REF"}
+
+
+# The kernels that LiteRT takes by itself, where a figure is the model's and not theirs.
+AS_IT_COMES: Mapping[str, Any] = {"xnnpack": "auto"}
 
 
 class LiteRt:

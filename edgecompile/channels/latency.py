@@ -11,6 +11,7 @@ from typing import Any
 
 from edgecompile.artifact import Signature
 from edgecompile.backends.base import Candidate
+from edgecompile.backends.litert import AS_IT_COMES
 from edgecompile.cache import write_file
 from edgecompile.channels.budget import MACS, Limits, cost_of, keep_widths, plan
 from edgecompile.channels.groups import Channels
@@ -198,7 +199,7 @@ class _Bench:
             self._ctx.report(Progress("models converted", number, len(smaller)))
             self._convert(model, name)
         names = (_WHOLE, *smaller)
-        candidates = [Candidate(name, "litert", self._path(name), 1, {"xnnpack": True}) for name in names]
+        candidates = [Candidate(name, "litert", self._path(name), 1, AS_IT_COMES) for name in names]
         found = run(
             LocalDevice(), candidates, self._inputs, runs=_RUNS, warmup=_WARMUP, report=self._ctx.report
         )  # fmt: skip

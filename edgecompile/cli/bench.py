@@ -139,6 +139,8 @@ def _print(group: Group) -> None:
     if found.windows:
         _print_ranking(found.windows)
     _print_energy(found.results)
+    for name, reason in found.skipped.items():
+        click.echo(f"{name}: not measured: {reason}; --kernels builtin measures it", err=True)
     for clause in found.throttled:
         click.echo(f"WARNING: the device was slowed down: {clause}", err=True)
     before = found.environment["before"]

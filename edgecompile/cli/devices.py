@@ -41,6 +41,8 @@ def command() -> None:
 @click.option("--emulated", is_flag=True, help="An emulator: what is measured there is a number of instructions.")
 @click.option("--sysfs-root", metavar="FOLDER",
               help="A folder there in place of /sys, to try out heat: figures are then simulated.")  # fmt: skip
+@click.option("--python", metavar="PATH",
+              help="The Python to use there, such as a virtual environment's. [default: python3]")  # fmt: skip
 def add(
     name: str,
     url: str,
@@ -49,6 +51,7 @@ def add(
     known_hosts: Path | None,
     emulated: bool,
     sysfs_root: str | None,
+    python: str | None,
 ) -> None:
     """Keep a board under a name; one of that name is replaced.
 
@@ -63,7 +66,7 @@ def add(
         load_target(target)
     inventory = Inventory.load()
     files = [str(path.absolute()) if path else None for path in (identity, known_hosts)]
-    inventory.add(Entry(name, url, target, files[0], files[1], emulated, sysfs_root))
+    inventory.add(Entry(name, url, target, files[0], files[1], emulated, sysfs_root, python))
     inventory.save()
     click.echo(f"{name}: {url}; next: edgecompile devices probe {name}")
 
@@ -144,6 +147,7 @@ def probe(device: str, as_json: bool) -> None:
     Example:
       edgecompile devices probe ssh://pi@raspberrypi.local
     """
+    from edgecompile.devices.board import SYSTEM
     from edgecompile.devices.inventory import Inventory
     from edgecompile.devices.matching import best_target, lacking
     from edgecompile.devices.opening import open_board
@@ -152,7 +156,7 @@ def probe(device: str, as_json: bool) -> None:
     found, problems = [], []
     for entry in Inventory.load().resolve(device):
         try:
-            with open_board(entry) as board:
+            with open_board(entry, SYSTEM) as board:  # a runtime of its own is shown, none is brought
                 facts = board.facts()
         except EdgecompileError as problem:
             problems.append(problem)

@@ -103,7 +103,8 @@ class CandidateTimes:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """candidates: by id, in the job's order. before, after: the device's facts around the benchmark.
+    """candidates: by id, in the job's order. skipped: by id, why one is not among them. before, after: the device's
+    facts around the benchmark.
 
     windows: of a sustained run, {"at": seconds since its start, "p50_ms": {id: ms}, "temperatures": {zone: degrees
     Celsius}, "mhz": [of each cluster], "throttling", "settled"}; times_ms are those of the last.
@@ -114,6 +115,7 @@ class BenchResult:
     after: Mapping[str, Any]
     cpus: tuple[int, ...]
     windows: tuple[Mapping[str, Any], ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 class Process(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,13 +23,15 @@ _TAIL = 1000
 _QUIET = 900.0
 _FAILED = "see that the model runs here; `edgecompile devices clean` and the same again brings everything there anew"
 _FULL = "make space there, or set XDG_CACHE_HOME to a folder on a larger disk"
-_DIED = "a smaller model or fewer candidates (--backends) where memory ran out; a runtime of its own (--runtime system)"
+_NO_XNNPACK = "--kernels builtin measures it"
+_DIED = "a runtime of its own (--runtime system), or fewer candidates (--backends): one may crash"
 
 
 def benchmark(
     device: Device, job: BenchJob, on_progress: Progress, on_wait: Callable[[], None] = lambda: None
 ) -> BenchResult:
-    """Run the job in a fresh process, which is gone when this returns or raises; DeviceError where it fails.
+    """Run the job in a fresh process, which is gone when this returns or raises; DeviceError where it fails, or nothing
+    could be measured.
 
     on_wait: called while another benchmark runs there.
     """
@@ -39,6 +40,10 @@ def benchmark(
     events = list(run_job(device, _described(device, job), job.inputs, on_progress, on_wait))
     results = {event["id"]: event for event in events if event["event"] == "result"}
     facts = {event["when"]: event for event in events if event["event"] == "facts"}
+    skipped = {event["id"]: event["reason"] for event in events if event["event"] == "skipped"}
+    if not results:
+        told = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise DeviceError(f"nothing was measured on {device.facts().name}: {told}", hint=_NO_XNNPACK)
     return BenchResult(
         candidates={
             candidate.id: CandidateTimes(
@@ -51,11 +56,13 @@ def benchmark(
                 profile=results[candidate.id]["profile"],
             )
             for candidate in job.candidates
+            if candidate.id in results
         },
         before=_facts(facts["before"]),
         after=_facts(facts["after"]),
         cpus=tuple(facts["before"]["cpus"]),
         windows=tuple(_facts(event) for event in events if event["event"] == "window"),
+        skipped=skipped,
     )
 
 
@@ -144,7 +151,7 @@ def run_job(
                     full = os.strerror(errno.ENOSPC) in event["message"]
                     raise DeviceError(
                         f"the runner on {device.facts().name} failed: {which}{event['message']}",
-                        hint=_FULL if full else _FAILED,
+                        hint=_FULL if full else event["hint"] or _FAILED,
                     )
                 elif event["event"] == "waiting":
                     on_wait()
@@ -157,8 +164,9 @@ def run_job(
             for file in there:
                 device.discard(file)
     if status or not ended:
+        told, cure = runner.death(status)
         raise DeviceError(
-            f"the runner on {device.facts().name} died with {how(status)}" + _told(process.errors), hint=_DIED
+            f"the runner on {device.facts().name} died with {told}" + _told(process.errors), hint=cure or _DIED
         )
 
 
@@ -177,11 +185,7 @@ def _event(line: str, started: bool, device: Device) -> dict[str, Any] | None:
 
 def how(status: int) -> str:
     """What an exit status says, as `Process.wait` gives it."""
-    if status >= 0:
-        return f"exit status {status}"
-    name = signal.Signals(-status).name
-    killed = ", as the kernel does where memory runs out" if name == "SIGKILL" else ""
-    return f"signal {name}{killed}"
+    return runner.death(status)[0]
 
 
 def _told(errors: str) -> str:

@@ -4,7 +4,7 @@
       files/<digest>/<name>      what was sent
       runtimes/<digest>/         wheels, unpacked
       lent/<digest>/<name>       on its way to scratch/
-      scratch/<random>/          what a run reads and writes, until it is done
+      scratch/<random>/          what a run reads and writes, until it is done, and wheels while they are unpacked
       lock                       held during a benchmark
 
 Nothing else is written there, and `clean` removes all of it.
@@ -36,12 +36,18 @@ RUNTIMES = (PROVISIONED, SYSTEM)
 _UNPACKED = 4  # times a wheel's size that its content takes, at most
 _SPARE_MB = 50
 _SHORT = 5.0  # seconds
-# Unpacks wheels into a folder that is there whole or not at all; another command may be about the same. argv: folder,
-# wheels.
+# Unpacks wheels into a folder that is there whole or not at all; another command may be about the same. It ends with
+# its stdin, and where it can't tidy up then, what it leaves is among what runs leave. argv: folder, scratch, wheels.
 _UNPACK = """
-import os, shutil, sys, tempfile, zipfile
-folder, wheels = sys.argv[1], sys.argv[2:]
-part = tempfile.mkdtemp(dir=os.path.dirname(folder))
+import _thread, os, shutil, stat, sys, tempfile, threading, zipfile
+folder, scratch, wheels = sys.argv[1], sys.argv[2], sys.argv[3:]
+def watch():
+    while os.read(0, 1024):
+        pass
+    _thread.interrupt_main()
+if stat.S_ISFIFO(os.fstat(0).st_mode) or stat.S_ISSOCK(os.fstat(0).st_mode):
+    threading.Thread(target=watch, daemon=True).start()
+part = tempfile.mkdtemp(dir=scratch)
 try:
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
@@ -63,7 +69,8 @@ _FOLDER = '"${XDG_CACHE_HOME:-$HOME/.cache}"/edgecompile'
 class Board:
     """connect: opens a connection; once more where one was cut while a result was on its way.
 
-    runtime: "provisioned" brings one along where it isn't there yet, "system" takes the board's own.
+    runtime: "provisioned" brings one along where it isn't there yet, "system" takes the board's own. python: the
+    interpreter to use there, such as a virtual environment's; None is python3.
 
     emulated: figures are numbers of instructions. sysfs_root: a tree in place of the board's /sys; what comes of it is
     simulated.
@@ -78,6 +85,7 @@ class Board:
         *,
         emulated: bool = False,
         sysfs_root: str | None = None,
+        python: str | None = None,
         over: str = "SSH",
     ) -> None:
         self._connect, self._name, self._cache, self._runtime = connect, name, cache, runtime
@@ -86,6 +94,9 @@ class Board:
         self._sysfs_root, self._over = sysfs_root or "/sys", over
         self._facts: dict[str, Any] | None = None
         self._python: tuple[str, ...] | None = None
+        self._interpreter = python or "python3"
+        # A runtime of the board's own may be where `pip install --user` put it; beside one of ours that may do harm.
+        self._plainly = (self._interpreter,) if runtime == SYSTEM else (self._interpreter, "-s")
         self._sent: set[str] = set()
         self._tidied = False
 
@@ -193,7 +204,7 @@ class Board:
     # -- Python
 
     def _ask(self) -> dict[str, Any]:
-        """The runner's facts, by the board's plain Python."""
+        """The runner's facts, by the Python that runs the models there, with nothing brought along."""
         version = self._plain("import sys; print('.'.join(map(str, sys.version_info[:2])))")
         if not re.fullmatch(r"\d+\.\d+", version):
             raise DeviceError(f"{self._name} answered {version[:200]!r}, expected the version of its Python")
@@ -204,7 +215,7 @@ class Board:
             )
         folder = self._plain("import os; print(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'))")
         there = self._put(Path(runner.__file__), PurePosixPath(folder, "edgecompile", runner.BOARD_FOLDER))
-        said = self._output(["python3", "-s", there, "--facts", self._sysfs_root])
+        said = self._output([*self._plainly, there, "--facts", self._sysfs_root])
         try:
             found: dict[str, Any] = json.loads(_last(said))
         except ValueError:
@@ -213,21 +224,23 @@ class Board:
 
     def _plain(self, code: str) -> str:
         try:
-            return _last(self._output(["python3", "-s", "-c", code]))
+            return _last(self._output([*self._plainly, "-c", code]))
         except DeviceError as problem:
             raise ProvisioningError(
-                f"{self._name} has no usable python3: {problem.message}",
-                hint="install one there (Python 3.8 or newer, nothing else is needed)",
+                f"{self._name} has no usable {self._interpreter}: {problem.message}",
+                hint="install one there (Python 3.8 or newer, nothing else is needed), or name it with `devices add "
+                "--python`",
             ) from None
 
     def _system(self) -> tuple[str, ...]:
         found = self.facts().details
         if not found["runtime"]:
             raise ProvisioningError(
-                f"{self._name} has no ai-edge-litert and no tflite-runtime of its own",
-                hint="--runtime provisioned brings one along",
+                f"{self._interpreter} on {self._name} has no ai-edge-litert and no tflite-runtime",
+                hint="--runtime provisioned brings one along; one in a virtual environment there is found by "
+                "`devices add --python PATH`",
             )
-        return ("python3",)
+        return self._plainly
 
     def _wheels(self) -> provision.Wheels:
         return provision.wheels(provision.Platform.of(self.facts().details, self._name), self._cache)
@@ -244,9 +257,10 @@ class Board:
                     hint="make space, or set XDG_CACHE_HOME there to a folder on a larger disk",
                 )
             sent = [self.put(path) for path in chosen.files]
-            self._output(["mkdir", "-p", "--", f"{found['cache']}/runtimes"])
+            scratch = f"{found['cache']}/scratch"
+            self._output(["mkdir", "-p", "--", f"{found['cache']}/runtimes", scratch])
             try:
-                self._output(["python3", "-s", "-c", _UNPACK, folder, *sent])
+                self._output([*self._plainly, "-c", _UNPACK, folder, scratch, *sent])
             except DeviceError as problem:
                 if os.strerror(errno.ENOSPC) not in problem.message:
                     raise
@@ -254,14 +268,18 @@ class Board:
                     f"the disk of {self._name} became full while a runtime was unpacked under {found['cache']}",
                     hint="make space, or set XDG_CACHE_HOME there to a folder on a larger disk",
                 ) from None
-        return ("env", f"PYTHONPATH={folder}", "PYTHONDONTWRITEBYTECODE=1", "python3", "-s")
+        return ("env", f"PYTHONPATH={folder}", "PYTHONDONTWRITEBYTECODE=1", *self._plainly)
 
     # -- files
 
     def _put(self, path: Path, root: PurePosixPath, report: Progress = lambda *_: None) -> str:
-        there = root / "files" / sha256_file(path)[:32] / path.name
+        digest = sha256_file(path)
+        there = root / "files" / digest[:32] / path.name
         if str(there) not in self._sent:
-            if not self._connection.has(there, path.stat().st_size):
+            # A card's bits may rot, and a figure of a damaged model would be cached.
+            if not self._connection.has(there, path.stat().st_size) or digest not in _last(
+                self._output(["sha256sum", "--", str(there)])
+            ):
                 self._connection.put(path, there, report)
             self._sent.add(str(there))
         return str(there)

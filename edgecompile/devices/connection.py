@@ -40,10 +40,14 @@ _QUIET = 600.0  # seconds: to unpack a runtime onto a slow card takes its time
 
 
 def output(connection: Connection, where: str, argv: Sequence[str], quiet: float = _QUIET) -> str:
-    """stdout of a command that ends by itself; DeviceError where it fails, or says nothing for `quiet` seconds."""
+    """stdout of a command that ends by itself; DeviceError where it fails, or says nothing for `quiet` seconds. On an
+    interrupt its stdin is closed."""
     process = connection.exec(argv)
-    lines = list(process.lines(quiet))
-    if (status := process.wait()) != 0:
-        what = f"exit status {status}" if status >= 0 else f"signal {-status}"
-        raise DeviceError(f"{argv[0]} on {where} ended with {what}:\n{process.errors}")
-    return "\n".join(lines)
+    try:
+        lines = list(process.lines(quiet))
+        if (status := process.wait()) != 0:
+            what = f"exit status {status}" if status >= 0 else f"signal {-status}"
+            raise DeviceError(f"{argv[0]} on {where} ended with {what}:\n{process.errors}")
+        return "\n".join(lines)
+    finally:
+        process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from edgecompile.errors import DeviceError, perhaps
 class Entry:
     """One board. identity, known_hosts: files to use in place of the user's own. emulated: what is measured there is a
     number of instructions. sysfs_root: a folder there that stands for /sys, to try out heat and throttling: figures are
-    simulated."""
+    simulated. python: the interpreter to use there, a name or an absolute path; None is python3."""
 
     name: str
     url: str
@@ -29,9 +30,15 @@ class Entry:
     known_hosts: str | None = None
     emulated: bool = False
     sysfs_root: str | None = None
+    python: str | None = None
 
     def check(self) -> None:
-        """DeviceError where `url` is no address."""
+        """DeviceError where `url` is no address, or `python` is no program."""
+        if self.python is not None and not self.python.startswith("/") and not re.fullmatch(r"[\w.-]+", self.python):
+            raise DeviceError(
+                f"--python {self.python!r} is neither an absolute path on the board nor a name on its PATH",
+                hint="such as /home/pi/venv/bin/python, or python3.11",
+            )
         if not self.url.startswith(adb.SCHEME):
             _ = self.address
         else:

@@ -31,6 +31,7 @@ def open_board(entry: Entry, runtime: str = PROVISIONED) -> Board:
         runtime,
         emulated=entry.emulated,
         sysfs_root=entry.sysfs_root,
+        python=entry.python,
         over="adb" if android else "SSH",
     )
 

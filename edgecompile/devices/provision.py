@@ -110,6 +110,11 @@ def _download(platform: Platform, folder: Path) -> None:
                 shutil.move(scratch, folder)
                 Path(scratch).mkdir()  # for its own removal
                 return
+            if "No module named pip" in done.stderr:
+                raise ProvisioningError(
+                    f"pip, which finds a runtime for {platform}, is not installed here beside {sys.executable}",
+                    hint=f"{sys.executable} -m ensurepip; else a runtime of the board's own and --runtime system",
+                )
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             said.append(
                 f"{packages[0]}: {errors[-1].removeprefix('ERROR: ') if errors else done.stderr.strip()[-300:]}"

@@ -144,8 +144,18 @@ class SshConnection:
     # -- in the loop
 
     async def _client(self) -> asyncssh.SFTPClient:
+        import asyncssh
+
         if self._sftp is None:
-            self._sftp = await self._ssh.start_sftp_client()
+            try:
+                self._sftp = await self._ssh.start_sftp_client()
+            except (asyncssh.ChannelOpenError, asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection):
+                await self._ssh.run("true")  # where the connection was cut, this says so
+                raise DeviceError(
+                    f"{self.address.host} has no SFTP server, by which files are copied",
+                    hint="install one there: the package openssh-sftp-server, which Dropbear takes too; for OpenSSH a "
+                    "line `Subsystem sftp ...` in /etc/ssh/sshd_config, and a restart",
+                ) from None
         return self._sftp
 
     async def _put(self, path: Path, remote: PurePosixPath, report: Callable[[int, int], None]) -> None:

@@ -10,17 +10,20 @@ It writes one JSON object a line to stdout and measures; what the times mean is 
 
 The job, a JSON object (* = needed; paths are relative to the job's folder):
 
-    candidates*   list of {"id"*, "model"*, "engine": "litert", "xnnpack": true, "reference": false, "threads": 1};
-                  reference: LiteRT's reference kernels, whose integers are the same on every machine; engine "tensorrt"
-                  takes an engine's file, and the machine's own TensorRT; "tvm" a compiled library; "onnx" a graph, and
-                  "openvino" the .tflite, both with the tensors as "inputs" and "outputs" (see Fixed)
+    candidates*   list of {"id"*, "model"*, "engine": "litert", "xnnpack": "auto", "reference": false, "threads": 1};
+                  xnnpack: true asks for it, and a benchmark leaves out a candidate that it takes no operator of; "auto"
+                  is what the runtime does by itself, false keeps it away; reference: LiteRT's reference kernels, whose
+                  integers are the same on every machine; engine "tensorrt" takes an engine's file, and the machine's
+                  own TensorRT; "tvm" a compiled library; "onnx" a graph, and "openvino" the .tflite, both with the
+                  tensors as "inputs" and "outputs" (see Fixed)
     inputs*       an .npz: one array an input, by name, leading dimension = samples. An array may be called anything
                   where the model has one input. Real numbers are quantized with the input's scale and zero point.
     mode          "benchmark" (default), or "run": write the outputs of all samples of the one candidate to "outputs"
     outputs       for mode "run": the .npz to write, one array an output, by name, as the model gives them
     warmup, runs, min_seconds    rounds before and while timing (20, 200, 0); rounds go on until min_seconds are over
     seed          of the order of the candidates within a round (0)
-    lock          a file that is locked meanwhile, so that two runners of one user don't disturb each other
+    lock, wait_seconds    a file that is locked meanwhile, so that two runners of one user don't disturb each other, and
+                  how long another is waited for at most (7200)
     cpus          CPUs to keep to; "last": as many as the candidates' threads, the last of those allowed (the first ones
                   serve most interrupts); [] or null: any
     energy_seconds               each candidate then runs alone for so long while power is measured, where a sensor of
@@ -36,7 +39,9 @@ it takes to start can be told: so each candidate is started first in a process o
 three times on one sample and reports init_ms (from the file to tensors allocated) and peak_rss_mb (of the whole
 process: Python, NumPy and the runtime are in it; `baseline_rss_mb` is what they take before the model).
 
-Events: facts (when: before | after; cpus: those it keeps to), waiting, init, progress, window, result, error, end.
+Events: facts (when: before | after; cpus: those it keeps to), waiting, init, skipped (a candidate that isn't measured,
+with the reason), progress, window, result (delegate: whether one, which XNNPACK is, took operators of a .tflite; null
+where that can't be known), error (hint: what helps, or null), end.
 An error ends the job with exit code 1. It ends, too, with its children, when its stdin does: whoever started it over a
 network is gone then.
 """
@@ -69,7 +74,7 @@ from typing import TYPE_CHECKING, Any
 
 try:
     import numpy as np
-except ImportError as error:  # a board before anything was brought there: facts can be had without
+except (ImportError, RuntimeError) as error:  # a board before anything was brought there: facts can be had without
     np = None  # type: ignore[assignment]
     no_numpy: str | None = str(error)
 else:
@@ -102,6 +107,23 @@ ARM_PARTS = {
 # Device files by which accelerators can be known: Coral, Ethos-U, Hailo, Rockchip, Vivante, Intel and AMD.
 NPU_NODES = ("dev/apex_*", "dev/ethosu*", "dev/hailo*", "dev/rknpu*", "dev/galcore", "dev/accel/accel*", "dev/mali*")
 BOARD_FOLDER = "board-v1"  # within edgecompile's of the user's cache folder
+LONGEST_WAIT = 7200.0  # seconds
+NO_XNNPACK = "this runtime's XNNPACK takes none of the model's operators"
+# Operators with a graph of their own, of which nothing can be asked.
+WITH_A_BODY = {"IF", "WHILE", "CALL_ONCE", "STABLEHLO_COMPOSITE", "STABLEHLO_WHILE"}
+OUT_OF_MEMORY = "a smaller model, or fewer candidates at once (--kernels, --backends); else more memory there, or swap"
+# What death by a signal comes of as a rule, and what helps.
+SIGNALS = {
+    "SIGKILL": (
+        "likely by the kernel's out-of-memory killer, which acts where memory runs out (`dmesg` there names it)",
+        OUT_OF_MEMORY,
+    ),
+    "SIGILL": (
+        "an instruction that this CPU lacks",
+        "compare the target's features with the board's, which `edgecompile devices probe` shows, and build for the "
+        "target that fits; where the runtime's own code is at fault, another one (--runtime system)",
+    ),
+}
 PROFILED = 20  # runs that a profile is the mean of
 PROBE_INVOKES = 3
 HASHED_SAMPLES = 8
@@ -113,11 +135,11 @@ STEADY_DEGREES = 0.5
 
 
 class Failure(Exception):
-    """What the user is to know: the message of an error event."""
+    """What the user is to know: the message of an error event, and what helps (None: nothing in particular)."""
 
-    def __init__(self, message: str, candidate: str | None = None) -> None:
+    def __init__(self, message: str, candidate: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
-        self.candidate = candidate
+        self.candidate, self.hint = candidate, hint
 
 
 # Facts -------------------------------------------------------------------------------------------
@@ -314,6 +336,22 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def unusable_numpy(problem: str) -> Failure:
+    """problem: of its import. The machine beside what its wheel is for: one of the two is a surprise."""
+    said = re.search(r"^\W*Original error was: (.+)$", problem, re.MULTILINE)
+    why = said.group(1) if said else problem.strip().splitlines()[0]
+    libc = " ".join(filter(None, platform.libc_ver())) or "no glibc"
+    found = f"{platform.python_implementation()} {platform.python_version()}, {machine()}, {libc}"
+    wheels = [path for folder in sys.path for path in Path(folder).glob("numpy-*.dist-info/WHEEL")]
+    tags = re.findall(r"^Tag: (\S+)", text(wheels[0]) or "", re.MULTILINE) if wheels else []
+    wheel = f"the wheel of NumPy that it finds is for {tags[0]}" if tags else "there is no wheel of NumPy"
+    return Failure(
+        f"NumPy can't be loaded on this machine: {why}; it is {found}, and {wheel}",
+        hint="install there what that names, where it is a library; else a runtime of its own (`python3 -m pip install "
+        "--force-reinstall numpy ai-edge-litert` there), and --runtime system",
+    )
 
 
 def machine() -> str:
@@ -559,7 +597,7 @@ def open_model(candidate: Json, folder: Path) -> tuple[Any, float]:
     name = candidate["id"]
     path = model_file(candidate, folder)
     options: Json = {"model_path": str(path), "num_threads": int(candidate.get("threads", 1))}
-    if candidate.get("reference") or not candidate.get("xnnpack", True):
+    if candidate.get("reference") or not candidate.get("xnnpack", "auto"):
         resolver = getattr(module, "OpResolverType", None)
         if resolver is None:
             raise Failure("this runtime is too old to run without XNNPACK (it has no OpResolverType)", name)
@@ -573,6 +611,16 @@ def open_model(candidate: Json, folder: Path) -> tuple[Any, float]:
     except (RuntimeError, ValueError) as error:
         raise Failure(f"the model can't be loaded: {error}", name) from None
     return interpreter, (time.perf_counter() - start) * 1e3
+
+
+def delegated(interpreter: Any) -> bool | None:
+    """Whether a delegate took some of the operators, once tensors are allocated; None where that can't be known."""
+    if not hasattr(interpreter, "_get_ops_details"):
+        return None
+    names = {operator["op_name"] for operator in interpreter._get_ops_details()}
+    if "DELEGATE" in names:
+        return True
+    return None if names & WITH_A_BODY else False
 
 
 def named(interpreter: Any) -> tuple[list[tuple[str, Json]], list[tuple[str, Json]]]:
@@ -618,6 +666,7 @@ class Model:
     init_ms: float
     samples: int
     batch: int
+    delegate: bool | None = None  # see Events
 
     def feed(self, index: int) -> None:
         raise NotImplementedError
@@ -697,6 +746,7 @@ class Tflite(Model):
         self.batch = batch or 1
         if resized:
             self.interpreter.allocate_tensors()
+        self.delegate = delegated(self.interpreter)
 
     def feed(self, index: int) -> None:
         rows = self.rows(index)
@@ -1140,7 +1190,8 @@ def probe(job: Json, folder: Path, emit: Emit) -> None:
     for _ in range(PROBE_INVOKES):
         model.feed(0)
         model.invoke()
-    emit("probe", init_ms=model.init_ms, peak_rss_mb=peak_rss_mb(), baseline_rss_mb=baseline)
+    peak = peak_rss_mb()
+    emit("probe", init_ms=model.init_ms, peak_rss_mb=peak, baseline_rss_mb=baseline, delegate=model.delegate)
 
 
 def probe_in_child(job: Json, candidate: Json, sample: Path, folder: Path) -> Json:
@@ -1160,16 +1211,29 @@ def probe_in_child(job: Json, candidate: Json, sample: Path, folder: Path) -> Js
     events: list[Json] = [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
     for event in events:
         if event["event"] == "error":
-            raise Failure(event["message"], candidate["id"])
+            raise Failure(event["message"], candidate["id"], event["hint"])
         if event["event"] == "probe":
             return event
-    code = done.returncode
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-    raise Failure(f"the runtime died with {how} while it ran the model", candidate["id"])
+    how, hint = death(done.returncode)
+    raise Failure(f"the runtime died with {how} while it ran the model", candidate["id"], hint)
 
 
-def alone(path: Path, emit: Emit) -> Any:
-    """The open lock of the machine: two at once would both be wrong. Kept until it is closed, or this process ends."""
+def death(status: int) -> tuple[str, str | None]:
+    """What an exit status says, and what helps; below 0 it is minus a signal's number, as a shell has 128 and more."""
+    number = -status if status < 0 else status - 128
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"exit status {status}", None
+    what, cure = SIGNALS.get(name, (None, None))
+    return "signal " + (name if what is None else f"{name}, {what}"), cure
+
+
+def alone(path: Path, emit: Emit, longest: float = LONGEST_WAIT) -> Any:
+    """The open lock of the machine: two at once would both be wrong. Kept until it is closed, or this process ends.
+
+    It holds the number of the process that has it. longest: seconds that another is waited for.
+    """
     try:
         lock = path.open("a")
         for attempt in itertools.count():
@@ -1179,7 +1243,17 @@ def alone(path: Path, emit: Emit) -> Any:
             except BlockingIOError:
                 if attempt % 60 == 0:  # a sign of life
                     emit("waiting")
+                if attempt >= longest:
+                    holder = text(path) or "?"
+                    raise Failure(
+                        f"another benchmark holds {path}, for {longest:.0f} s already: process {holder}",
+                        hint=f"see there what it is (`ps -fp {holder}`), and end it (`kill {holder}`) where nobody "
+                        "waits for it",
+                    ) from None
                 time.sleep(1)
+        with contextlib.suppress(OSError):  # a full disk is in the way of nothing else here
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
     except OSError as error:
         raise Failure(f"{path} can't be locked: {error}") from None
     return lock
@@ -1187,7 +1261,7 @@ def alone(path: Path, emit: Emit) -> Any:
 
 def benchmark(job: Json, folder: Path, emit: Emit) -> None:
     arrays = load_inputs(folder / job["inputs"])
-    probes = {}
+    probes, kept = {}, []
     with tempfile.TemporaryDirectory(dir=str(folder)) as scratch:
         sample = Path(scratch) / "sample.npz"
         save_arrays(sample, {name: array[:1] for name, array in arrays.items()})
@@ -1195,12 +1269,19 @@ def benchmark(job: Json, folder: Path, emit: Emit) -> None:
             event = probe_in_child(job, candidate, sample, folder)
             probes[candidate["id"]] = event
             emit("init", id=candidate["id"], init_ms=event["init_ms"])
-    models = [load_model(candidate, folder, arrays) for candidate in job["candidates"]]
+            if candidate.get("xnnpack") is True and event["delegate"] is False:
+                # What runs are LiteRT's own kernels: their time isn't XNNPACK's.
+                emit("skipped", id=candidate["id"], reason=NO_XNNPACK)
+            else:
+                kept.append(candidate)
+    if not kept:
+        return
+    models = [load_model(candidate, folder, arrays) for candidate in kept]
     sysfs = Path(job.get("sysfs_root", "/sys"))
     times = sustained(job, models, sysfs, emit) if job.get("sustain_seconds") else rounds(job, models, emit)
     spent = energy(models, float(job.get("energy_seconds") or 0), sysfs)
     by_id = {model.id: model for model in models}
-    for candidate in job["candidates"]:
+    for candidate in kept:
         name = candidate["id"]
         event = probes[name]
         emit(
@@ -1213,6 +1294,7 @@ def benchmark(job: Json, folder: Path, emit: Emit) -> None:
             energy=spent.get(name),
             outputs_sha256=by_id[name].digest(),
             profile=by_id[name].profile(),
+            delegate=event["delegate"],
         )
 
 
@@ -1358,7 +1440,7 @@ def main(path: Path) -> int:
 
     try:
         if no_numpy is not None:
-            raise Failure(f"NumPy can't be loaded on this machine: {no_numpy.strip().splitlines()[0]}")
+            raise unusable_numpy(no_numpy)
         job = load_job(path)
         cpus = pin(job.get("cpus"), max(int(each.get("threads", 1)) for each in job["candidates"]))
         roots = Path(job.get("sysfs_root", "/sys")), Path(job.get("proc_root", "/proc"))
@@ -1366,7 +1448,8 @@ def main(path: Path) -> int:
         lock = None
         if visible:
             end_with_stdin()
-            lock = alone(Path(job["lock"]), emit) if job.get("lock") else None
+            wait = float(job.get("wait_seconds", LONGEST_WAIT))
+            lock = alone(Path(job["lock"]), emit, wait) if job.get("lock") else None
             emit("facts", when="before", cpus=cpus, **facts(*roots))
         MODES[job["mode"]](job, path.absolute().parent, emit)
         if visible:
@@ -1374,15 +1457,16 @@ def main(path: Path) -> int:
         if lock is not None:
             lock.close()
     except Failure as error:
-        emit("error", id=error.candidate, message=str(error))
+        emit("error", id=error.candidate, message=str(error), hint=error.hint)
         return 1
-    except MemoryError:
-        emit("error", id=None, message="out of memory")
+    except MemoryError as error:
+        told = f": {error}" if str(error) else ""
+        emit("error", id=None, message=f"memory ran out on this machine{told}", hint=OUT_OF_MEMORY)
         return 1
     except BrokenPipeError:  # nobody listens any more
         return 1
     except OSError as error:
-        emit("error", id=None, message=str(error))
+        emit("error", id=None, message=str(error), hint=None)
         return 1
     emit("end")
     return 0

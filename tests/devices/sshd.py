@@ -91,6 +91,11 @@ class Sshd:
         """The server's own, which starts no shell; it counts from the next start."""
         self._settings = ["Subsystem sftp internal-sftp" if s.startswith("Subsystem") else s for s in self._settings]
 
+    def use_sftp(self, program: str | None) -> None:
+        """Of this path, None: there is no such subsystem; it counts from the next start."""
+        others = [s for s in self._settings if not s.startswith("Subsystem")]
+        self._settings = [*others, f"Subsystem sftp {program}"] if program else others
+
     def trust(self, key: str) -> None:
         kind, blob, *_ = (self.folder / f"{key}.pub").read_text().split()
         (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {kind} {blob}\n")

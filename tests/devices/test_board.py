@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from devices.sshd import Sshd, left
 
 from edgecompile.backends.litert import LiteRtRunner
 from edgecompile.cache import Cache
+from edgecompile.devices import provision
 from edgecompile.devices.base import BenchCandidate, BenchJob
 from edgecompile.devices.benchmark import benchmark, outputs
 from edgecompile.devices.board import Board
@@ -53,11 +56,12 @@ def test_a_benchmark_there_gives_what_it_gives_here(sshd: Sshd, data: Path) -> N
     runtimes = list((sshd.folder / "home/edgecompile/board-v1/runtimes").iterdir())
     assert len(runtimes) == 1
     before = {path: path.stat().st_mtime_ns for path in (sshd.folder / "home").rglob("*") if path.is_file()}
+    del before[sshd.folder / "home/edgecompile/board-v1/lock"]  # who has it is written there
     with board(sshd) as there:
         benchmark(there, job, lambda *_: None)
         after = {path: path.stat().st_mtime_ns for path in (sshd.folder / "home").rglob("*") if path.is_file()}
         new = {path.name for path in set(after) - set(before)}
-        assert new == set()
+        assert new == {"lock"}
         assert {path: after[path] for path in before} == before  # nothing was sent twice
         there.clean()
     assert not (sshd.folder / "home/edgecompile").exists()
@@ -254,3 +258,68 @@ def test_the_script_for_hands_needs_no_python_here_and_takes_indices(sshd: Sshd,
     assert said[0] in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"python3", "broken.tflite"}
     assert left(sshd) == []
+
+
+def while_unpacking(sshd: Sshd, do: Callable[[Path], None]) -> threading.Thread:
+    """Calls it with the folder that wheels are unpacked into there, as soon as something is in it."""
+    scratch = sshd.folder / "home/edgecompile/board-v1/scratch"
+
+    def watch() -> None:
+        until = time.monotonic() + 120
+        while not (found := [path for path in scratch.glob("*") if any(path.iterdir())]) and time.monotonic() < until:
+            time.sleep(0.002)
+        do(found[0])
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_an_interrupt_ends_the_unpacking_of_a_runtime(sshd: Sshd) -> None:
+    """At once, and not only once the connection is closed; nothing of it is left."""
+    thread = while_unpacking(sshd, lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with board(sshd) as there:
+        with pytest.raises(KeyboardInterrupt):
+            there.python()
+        thread.join()
+        assert left(sshd) == []
+        ours = sshd.folder / "home/edgecompile/board-v1"
+        assert list((ours / "runtimes").iterdir()) == list((ours / "scratch").iterdir()) == []
+
+
+def test_what_a_killed_unpacking_leaves_is_removed_once_it_is_old(sshd: Sshd) -> None:
+    def kill(_: Path) -> None:
+        subprocess.run(["pkill", "-KILL", "-f", f"zipfile.*{sshd.folder}"], check=True)
+
+    thread = while_unpacking(sshd, kill)
+    with board(sshd) as there, pytest.raises(DeviceError, match="signal 9"):
+        there.python()
+    thread.join()
+    (part,) = (sshd.folder / "home/edgecompile/board-v1/scratch").iterdir()
+    week_ago = time.time() - 7 * 86400
+    os.utime(part, (week_ago, week_ago))
+    with board(sshd) as there:
+        there.discard(there.scratch("file"))
+        assert not part.exists()
+        there.python()  # and brings it
+        assert list(part.parent.iterdir()) == []
+
+
+def test_a_file_that_rotted_there_is_brought_again(sshd: Sshd, tmp_path: Path) -> None:
+    model = tmp_path / "model.bin"
+    model.write_bytes(bytes(1000))
+    with board(sshd) as there:
+        sent = Path(there.put(model))
+    sent.write_bytes(bytes(999) + b"\1")
+    with board(sshd) as there:
+        assert there.put(model) == str(sent)
+    assert sent.read_bytes() == model.read_bytes()
+
+
+def test_without_pip_here_that_is_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-S: without site-packages, as in an environment that was made without pip."""
+    monkeypatch.setattr(provision, "_PIP", (sys.executable, "-S", *provision._PIP[1:]))
+    with pytest.raises(ProvisioningError, match=r"pip, .* is not installed here") as caught:
+        provision.wheels(Platform((3, 11), "aarch64", 36), Cache(tmp_path))
+    assert "-m ensurepip" in caught.value.format_message()
+    assert "internet" not in caught.value.format_message()

@@ -247,3 +247,21 @@ def test_clocks_are_held_and_given_back(jetson: Jetson, sshd: Sshd, data: Path) 
 def program(path: Path, text: str) -> None:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
+
+
+def test_what_a_build_timed_is_kept_for_the_next_by_the_same_tensorrt(jetson: Jetson, sshd: Sshd) -> None:
+    """The stand-in adds a word to the timing cache that it is given."""
+    ours = sshd.folder / "home/edgecompile/board-v1"
+    for _ in range(2):
+        done = jetson.build("--backends", "tensorrt", "--remeasure")
+        assert done.code == 0, done.err
+    (kept,) = ours.glob("tensorrt-timing*")
+    assert kept.name == "tensorrt-timing-10.3.0-NVIDIA-Jetson-Orin-Nano-Developer-Kit.cache"
+    assert kept.read_bytes() == b"tactics" * 2
+    (jetson.stub / "tensorrt-10.3.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: tensorrt\nVersion: 10.4.0\n"
+    )
+    done = jetson.build("--backends", "tensorrt")
+    assert done.code == 0, done.err
+    newer = kept.with_name(kept.name.replace("10.3.0", "10.4.0"))
+    assert (kept.read_bytes(), newer.read_bytes()) == (b"tactics" * 2, b"tactics")

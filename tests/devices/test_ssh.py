@@ -206,3 +206,23 @@ def test_a_changed_host_key_of_an_alias_is_told_apart(
     with pytest.raises(HostKeyError, match="another than") as caught:
         SshConnection(Address.parse("ssh://board"))
     assert f"-f {tmp_path / 'own'} -R '[127.0.0.1]:{sshd.port}'" in caught.value.format_message()
+
+
+@pytest.mark.parametrize("program", [None, "/usr/lib/none/sftp-server"])
+def test_a_board_without_an_sftp_server(sshd: Sshd, tmp_path: Path, program: str | None) -> None:
+    """OpenSSH refuses the subsystem; it starts a program that isn't there, as Dropbear always does."""
+    sshd.use_sftp(program)
+    sshd.set_environment()
+    (tmp_path / "file").touch()
+    with SshConnection(sshd.address) as board:
+        with pytest.raises(DeviceError, match=r"127\.0\.0\.1 has no SFTP server") as caught:
+            board.put(tmp_path / "file", PurePosixPath(tmp_path / "there"))
+        assert "openssh-sftp-server" in caught.value.format_message()
+        assert output(board, "loopback", ["echo", "on"]) == "on"
+
+
+def test_a_cut_before_anything_was_copied(sshd: Sshd, tmp_path: Path) -> None:
+    with SshConnection(sshd.address) as board:
+        sshd.cut()
+        with pytest.raises(ConnectionFailedError, match="was cut"):
+            board.has(PurePosixPath(tmp_path), 1)

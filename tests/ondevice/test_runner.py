@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import json
 import os
 import platform
@@ -288,3 +289,31 @@ def test_statistics_are_numpy_s() -> None:
     assert found["std"] == pytest.approx(29.1547594)
     with pytest.raises(ValueError, match="received none"):
         statistics([])
+
+
+def test_a_result_says_whether_a_delegate_took_operators(data: Path, tmp_path: Path) -> None:
+    candidates = [
+        {"id": "asked", "model": str(data / KWS), "xnnpack": True},
+        {"id": "by itself", "model": str(data / KWS)},
+        {"id": "kept away", "model": str(data / KWS), "xnnpack": False},
+    ]
+    code, events, _ = execute(tmp_path, {"": keywords(data, 2)}, candidates=candidates, warmup=0, runs=1)
+    assert code == 0
+    found = {event["id"]: event["delegate"] for event in events if event["event"] == "result"}
+    assert found == {"asked": True, "by itself": True, "kept away": False}
+
+
+def test_a_lock_is_not_waited_for_without_end(data: Path, tmp_path: Path) -> None:
+    """Who holds it is told, from what a runner that had it wrote."""
+    job = {"candidates": [{"id": "a", "model": str(data / KWS)}], "warmup": 0, "runs": 1}
+    lock = tmp_path / "lock"
+    code, _, _ = execute(tmp_path, {"": keywords(data, 1)}, **job, lock=str(lock))
+    assert code == 0
+    holder = int(lock.read_text())
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        code, events, _ = execute(tmp_path, {"": keywords(data, 1)}, **job, lock=str(lock), wait_seconds=0)
+    assert [event["event"] for event in events] == ["waiting", "error"]
+    assert code == 1
+    assert f"another benchmark holds {lock}, for 0 s already: process {holder}" in events[-1]["message"]
+    assert f"`kill {holder}`" in events[-1]["hint"]

@@ -9,9 +9,10 @@ import re
 import shlex
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from edgecompile.artifact import sha256_file, sha256_json
 from edgecompile.backends.base import Candidate
@@ -123,7 +124,7 @@ def _build(
     """The engine is at `engine` after this; trtexec's times."""
     facts = device.facts()
     there, tied = device.put(onnx), device.put(Path(runner.__file__).absolute())
-    timing_cache = f"{facts.details['cache']}/tensorrt-timing.cache"
+    timing_cache = f"{facts.details['cache']}/{_timing_cache(facts.details['nvidia'])}"
     made = device.scratch("model.plan")
     times = f"{made.rpartition('/')[0]}/times.json"
     words = command(trtexec, there, precision, made, times, timing_cache)
@@ -138,6 +139,13 @@ def _build(
     finally:
         device.discard(made)
     return found
+
+
+def _timing_cache(nvidia: Mapping[str, Any]) -> str:
+    """Its name: another TensorRT, or another GPU in the same machine, has tactics and times of its own."""
+    gpu = ", ".join(nvidia["gpus"]) or nvidia["jetson"] or ""
+    parts = [re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-") for part in (nvidia["tensorrt"] or "", gpu)]
+    return "-".join(["tensorrt-timing", *filter(None, parts)]) + ".cache"
 
 
 def _run(device: Device, words: Sequence[str], report: Callable[[Progress], None]) -> None:

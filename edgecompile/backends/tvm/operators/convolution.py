@@ -110,7 +110,8 @@ def byte_convolution(
     fill = tirx.const(zero, dtype)
     padded = _window_of(x, window, fill)
     direct = not window.padded and stored >= groups * GROUP and not folded
-    scratch = None
+    shape: tuple[int, ...]
+    scratch: tuple[tuple[int, ...], str] | None = None
     if direct:
         read = padded
     elif folded:
@@ -123,7 +124,7 @@ def byte_convolution(
         p = te.compute(shape, line, name="pad")
         read, scratch = (lambda h, w, c: p[h, w * channels + c]), (shape, dtype)
     else:
-        shape = (*window.reach, groups * GROUP)
+        shape = (window.reach[0], window.reach[1], groups * GROUP)
 
         def at(h: Expr, w: Expr, c: Expr) -> Expr:
             return padded(h, w, c, *([c < channels] if groups * GROUP > stored else []))
