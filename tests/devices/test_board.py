@@ -282,7 +282,7 @@ def test_an_interrupt_ends_the_unpacking_of_a_runtime(sshd: Sshd) -> None:
         with pytest.raises(KeyboardInterrupt):
             there.python()
         thread.join()
-        assert left(sshd) == []
+        assert [each for each in left(sshd) if "sftp-server" not in each] == []  # which serves the connection
         ours = sshd.folder / "home/edgecompile/board-v1"
         assert list((ours / "runtimes").iterdir()) == list((ours / "scratch").iterdir()) == []
 

@@ -7,6 +7,7 @@
  */
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,7 +26,8 @@ __asm__(".symver pthread_join,pthread_join@GLIBC_2.17");
 
 #define EXPORT __attribute__((visibility("default")))
 #define ALIGNED 64
-#define SPINS 20000 /* some 50 us: a layer's worth; after it a thread sleeps */
+#define SPINS 20000 /* some 500 us between loops; after it a thread sleeps */
+#define YIELDS 1000
 
 /* -- errors */
 
@@ -49,7 +51,9 @@ static int failed(const char *text) {
     return -1;
 }
 
-/* -- threads: generated code hands out a loop's chunks, and waits for all of them */
+/* -- threads: generated code hands out a loop's chunks, and waits for all of them. Whoever is free takes the next one, the
+ * thread that runs the model among them: a thread that sleeps, or that the system runs something else on, holds up
+ * nobody. */
 
 typedef struct {
     void *sync_handle;
@@ -59,11 +63,12 @@ typedef struct {
 typedef int (*Chunk)(int task, Group *group, void *data);
 
 typedef struct {
-    int threads; /* with the one that runs the model */
+    int threads; /* with the one that runs the model, and so the chunks of a loop */
     pthread_t others[64];
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    atomic_uint turn; /* goes up with each loop */
+    atomic_ullong next; /* number of the loop in its upper half, the chunk that nobody has taken in its lower */
+    atomic_uint runs;   /* goes up with each run that finds threads asleep */
     atomic_int asleep, left, status;
     atomic_bool ending;
     Chunk chunk;
@@ -71,14 +76,14 @@ typedef struct {
     Group group;
 } Pool;
 
-typedef struct {
-    Pool *pool;
-    int task;
-} Worker;
-
 static _Thread_local Pool *current; /* that of the model which this thread is running */
 
-static inline void pause_a_little(void) {
+/* Waiting for the i-th time: other threads of this CPU get their turn now and then. */
+static inline void pause_a_little(int i) {
+    if (i % YIELDS == YIELDS - 1) {
+        sched_yield();
+        return;
+    }
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -86,33 +91,56 @@ static inline void pause_a_little(void) {
 #endif
 }
 
-static void *serve(void *given) {
-    Worker own = *(Worker *)given;
-    Pool *pool = own.pool;
-    free(given);
-    for (unsigned seen = 0;;) {
-        for (int i = 0; i < SPINS && atomic_load(&pool->turn) == seen; i++) pause_a_little();
-        if (atomic_load(&pool->turn) == seen) {
-            pthread_mutex_lock(&pool->mutex);
-            atomic_fetch_add(&pool->asleep, 1);
-            while (atomic_load(&pool->turn) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
-            atomic_fetch_sub(&pool->asleep, 1);
-            pthread_mutex_unlock(&pool->mutex);
-        }
-        seen++;
-        if (atomic_load(&pool->ending)) return NULL;
-        int status = pool->chunk(own.task, &pool->group, pool->data);
-        if (status) atomic_store(&pool->status, status);
-        atomic_fetch_sub(&pool->left, 1);
-    }
+static int open_chunks(Pool *pool) { return (int)(uint32_t)atomic_load(&pool->next) < pool->threads; }
+
+/* Runs a chunk that nobody has taken; 0 where there is none. */
+static int take_chunk(Pool *pool) {
+    unsigned long long next = atomic_load(&pool->next);
+    do {
+        if ((int)(uint32_t)next >= pool->threads) return 0;
+    } while (!atomic_compare_exchange_weak(&pool->next, &next, next + 1));
+    /* The loop that it is of can't end before this chunk is done, so what it is stays as it is. */
+    int status = pool->chunk((int)(uint32_t)next, &pool->group, pool->data);
+    if (status) atomic_store(&pool->status, status);
+    atomic_fetch_sub(&pool->left, 1);
+    return 1;
 }
 
-static void next_turn(Pool *pool) {
-    atomic_fetch_add(&pool->turn, 1);
+static void *serve(void *given) {
+    Pool *pool = given;
+    for (int i = 0; !atomic_load(&pool->ending); i++) {
+        if (take_chunk(pool)) {
+            i = 0;
+        } else if (i < SPINS) {
+            pause_a_little(i);
+        } else {
+            unsigned runs = atomic_load(&pool->runs);
+            pthread_mutex_lock(&pool->mutex);
+            atomic_fetch_add(&pool->asleep, 1);
+            while (!open_chunks(pool) && atomic_load(&pool->runs) == runs && !atomic_load(&pool->ending)) {
+                pthread_cond_wait(&pool->wake, &pool->mutex);
+            }
+            atomic_fetch_sub(&pool->asleep, 1);
+            pthread_mutex_unlock(&pool->mutex);
+            i = 0;
+        }
+    }
+    return NULL;
+}
+
+static void wake(Pool *pool) {
+    if (atomic_load(&pool->asleep) == 0) return;
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* A run begins: threads that sleep wake up while its first steps go on. */
+static void begin(Pool *pool) {
+    current = pool;
     if (atomic_load(&pool->asleep)) {
-        pthread_mutex_lock(&pool->mutex);
-        pthread_cond_broadcast(&pool->wake);
-        pthread_mutex_unlock(&pool->mutex);
+        atomic_fetch_add(&pool->runs, 1);
+        wake(pool);
     }
 }
 
@@ -126,16 +154,18 @@ static int launch(Chunk chunk, void *data, int tasks) {
     pool->chunk = chunk;
     pool->data = data;
     pool->group.num_task = pool->threads;
-    atomic_store(&pool->left, pool->threads - 1);
-    next_turn(pool);
-    int status = chunk(0, &pool->group, data);
-    while (atomic_load(&pool->left)) pause_a_little();
-    return status ? status : atomic_exchange(&pool->status, 0);
+    atomic_store(&pool->left, pool->threads);
+    atomic_store(&pool->next, ((atomic_load(&pool->next) >> 32) + 1) << 32);
+    wake(pool);
+    while (take_chunk(pool)) {
+    }
+    for (int i = 0; atomic_load(&pool->left); i++) pause_a_little(i);
+    return atomic_exchange(&pool->status, 0);
 }
 
 static void close_pool(Pool *pool) {
     atomic_store(&pool->ending, 1);
-    next_turn(pool);
+    wake(pool);
     for (int i = 1; i < pool->threads; i++) pthread_join(pool->others[i], NULL);
     pthread_mutex_destroy(&pool->mutex);
     pthread_cond_destroy(&pool->wake);
@@ -144,16 +174,13 @@ static void close_pool(Pool *pool) {
 static int open_pool(Pool *pool, int threads) {
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
-    pool->threads = 1;
-    while (pool->threads < threads) {
-        Worker *worker = malloc(sizeof *worker);
-        if (worker == NULL) return failed("no memory for a thread");
-        *worker = (Worker){pool, pool->threads};
-        if (pthread_create(&pool->others[pool->threads], NULL, serve, worker)) {
-            free(worker);
+    pool->threads = threads;
+    atomic_store(&pool->next, (unsigned)threads);
+    for (int i = 1; i < threads; i++) {
+        if (pthread_create(&pool->others[i], NULL, serve, pool)) {
+            pool->threads = i; /* those that there are, for close_pool */
             return failed("no more threads can be made");
         }
-        pool->threads++;
     }
     return 0;
 }
@@ -258,7 +285,8 @@ EXPORT Model *edgecompile_open(int threads) {
     if (posix_memalign((void **)&model, ALIGNED, sizeof *model)) return failed("no memory for the model"), NULL;
     memset(model, 0, sizeof *model);
     model->variant = variant;
-    if (open_pool(&model->pool, threads)) return edgecompile_close(model), NULL;
+    /* Where no loop is handed out, there is nothing for threads to do. */
+    if (open_pool(&model->pool, &__TVMBackendParallelLaunch ? threads : 1)) return edgecompile_close(model), NULL;
     size_t count = 0;
     for (int i = 0; i < variant->step_count; i++) count += (size_t)variant->steps[i].count;
     model->tensors = calloc((size_t)variant->place_count, sizeof *model->tensors);
@@ -308,7 +336,7 @@ EXPORT int edgecompile_run(Model *model, const void *const *inputs, void *const 
     const Any *arguments = model->arguments;
     const Step *step = model->variant->steps, *end = step + model->variant->step_count;
     give(model, inputs, outputs);
-    current = &model->pool;
+    begin(&model->pool);
     for (; step < end; arguments += step->count, step++) {
         int status = step->kernel(NULL, arguments, step->count, &result);
         if (status) return status;
@@ -336,7 +364,7 @@ EXPORT int edgecompile_profile(Model *model, const void *const *inputs, void *co
     struct timespec before, after;
     const Any *arguments = model->arguments;
     give(model, inputs, outputs);
-    current = &model->pool;
+    begin(&model->pool);
     for (int i = 0; i < model->variant->step_count; i++) {
         const Step *step = &model->variant->steps[i];
         clock_gettime(CLOCK_MONOTONIC, &before);

@@ -118,7 +118,7 @@ def _depthwise(planner: Planner, operator: Operator, x: Value, weights: Array, s
     epilogue = _epilogue(planner, operator, weights.transpose(2, 0, 1)[..., None], stored, x, None, (), depthwise=True)
     zero = 0 if x.of is None else x.of.zero
     made = operators.depthwise((x.stored[3], multiplier), stored, shape, vector, epilogue, x.dtype, zero, words=words)
-    function, note = schedules.depthwise(made, planner.graph.macs(operator), planner.threads)
+    function, note = schedules.depthwise(made, planner.isa, planner.graph.macs(operator), planner.threads)
     output = _output(planner, operator, None, stored)
     planner.emit(Step(function, (x, packed, *epilogue.constants, output), (output,), (operator.index,), note))
 

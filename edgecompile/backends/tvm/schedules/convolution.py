@@ -11,7 +11,7 @@ from edgecompile.backends.tvm.isa import InstructionSet
 from edgecompile.backends.tvm.operators.convolution import Sum
 
 _L1 = 40_000  # bytes of weights that stay in the first cache, so that channels may be the inner loop
-_CHUNK = 160_000  # multiply-accumulates that are worth a thread's start
+_WORTH = 6.0  # microseconds of work that are worth waiting for another thread
 
 
 def tile(width: int, blocks: int, accumulators: int, most_blocks: int) -> tuple[int, int]:
@@ -50,7 +50,8 @@ def convolution(
     sch.compute_at(total, oo if small else zo, preserve_unit_loops=True)
     if made.padded and made.scratch is None:
         sch.compute_inline(sch.get_sblock("pad"))
-    shared = _share(sch, macs, threads, {"y": y, "zo": zo, "oo": oo, "n": n}, small, height, width // columns)
+    work = isa.microseconds(macs, dots=made.grouped)
+    shared = _share(sch, work, threads, {"y": y, "zo": zo, "oo": oo, "n": n}, small, height, width // columns)
     if made.scratch is not None:
         _vectorize(sch, sch.get_loops(sch.get_sblock("pad"))[-1], isa.lanes * 4)
     loops = sch.get_loops(total)
@@ -85,7 +86,7 @@ def convolution(
     return sch.mod["main"], f"{columns}x{wide * made.vector} tile{shared}"
 
 
-def depthwise(made: Sum, macs: int, threads: int) -> tuple[Any, str]:
+def depthwise(made: Sum, isa: InstructionSet, macs: int, threads: int) -> tuple[Any, str]:
     """(the scheduled function, what was done)"""
     sch = s_tir.Schedule(made.function)
     total, store = sch.get_sblock("sum"), sch.get_sblock("store")
@@ -105,7 +106,7 @@ def depthwise(made: Sum, macs: int, threads: int) -> tuple[Any, str]:
         sch.unroll(loop)
     sch.compute_inline(sch.get_sblock("pad"))
     shared = ""
-    if threads > 1 and macs >= _CHUNK:
+    if threads > 1 and isa.microseconds(2 * macs, dots=False) >= _WORTH:  # half of what it does is loading
         sch.parallel(sch.fuse(n, y))
         shared = f", rows by {threads} threads"
     sch.vectorize(lane)
@@ -118,10 +119,11 @@ def depthwise(made: Sum, macs: int, threads: int) -> tuple[Any, str]:
 
 
 def _share(
-    sch: Any, macs: int, threads: int, loops: dict[str, Any], small: bool, height: int, columns: int
+    sch: Any, work: float, threads: int, loops: dict[str, Any], small: bool, height: int, columns: int
 ) -> str:  # fmt: skip
-    """Hands the outermost loop that divides evenly to threads, where there is work enough; what was done."""
-    if threads == 1 or macs < _CHUNK:
+    """Hands the outermost loop that divides evenly to threads, where there is work enough; what was done. work: in
+    microseconds."""
+    if threads == 1 or work < _WORTH:
         return ""
     n, y, zo, oo = (loops[name] for name in ("n", "y", "zo", "oo"))
     rows = height > 1
