@@ -115,7 +115,7 @@ def _depthwise(planner: Planner, operator: Operator, x: Value, weights: Array, s
     wide = np.zeros((*weights.shape[:2], stored), np.int16 if words else np.float32)
     wide[..., :channels] = weights
     packed = np.ascontiguousarray(wide.reshape(*weights.shape[:2], stored // vector, vector).transpose(2, 0, 1, 3))
-    epilogue = _epilogue(planner, operator, weights.transpose(2, 0, 1)[..., None], stored, x, None, (), depthwise=True)
+    epilogue = _epilogue(planner, operator, weights.transpose(2, 0, 1)[..., None], stored, x, None, ())
     zero = 0 if x.of is None else x.of.zero
     made = operators.depthwise((x.stored[3], multiplier), stored, shape, vector, epilogue, x.dtype, zero, words=words)
     function, note = schedules.depthwise(made, planner.isa, planner.graph.macs(operator), planner.threads)
@@ -131,8 +131,6 @@ def _epilogue(
     x: Value,
     residual: _Residual | None,
     at: tuple[int, ...],
-    *,
-    depthwise: bool = False,
 ) -> Epilogue:
     outputs, activation = weights.shape[0], operator.options["fused_activation_function"]
     given = None
@@ -151,8 +149,7 @@ def _epilogue(
     assert kept is not None
     sums = np.zeros(stored, np.int64)
     sums[:outputs] = 0 if given is None else given
-    if not depthwise:  # there the zero point is subtracted from each element
-        sums[:outputs] -= x.of.zero * weights.astype(np.int64).sum(axis=(1, 2, 3))
+    sums[:outputs] -= x.of.zero * weights.astype(np.int64).sum(axis=(1, 2, 3))
     scales = np.ones(stored, np.float64)
     scales[:outputs] = np.float64(x.of.scale) * np.array(kept.scales, np.float64) / np.float64(into.scale)
     addition = None

@@ -155,6 +155,7 @@ def depthwise(
 
     channels: of the input, as stored, and how many filters each of them has. zero: what stands for 0 in bytes. Bytes
     are computed in float32 too: sums of less than 2^24 are exact in it; or with `words` in int32, of 16-bit factors.
+    The epilogue's bias has to hold what the zero point adds.
     """
     words = words and dtype != "float32"
     factors = "int16" if words else "float32"
@@ -167,8 +168,8 @@ def depthwise(
     def real(h: Expr, w: Expr, c: Expr) -> Expr:
         value = padded(h, w, c)
         if words:
-            return value.astype("int16") - tirx.const(zero, "int16")
-        return value if dtype == "float32" else (value.astype("int32") - zero).astype("float32")
+            return value.astype("int16")
+        return value if dtype == "float32" else value.astype("int32").astype("float32")
 
     p = te.compute((*window.reach, given), real, name="pad")
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
