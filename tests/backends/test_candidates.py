@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from backends.compiled import own_isa
 from backends.operators import OneOperator
+from devices.sshd import Sshd
+from devices.test_board import board
 from running import Run, run_cli
 
 from edgecompile.backends import BACKENDS
+from edgecompile.devices.board import PROVISIONED, SYSTEM
 from edgecompile.errors import ConversionError, MissingDependencyError
 from edgecompile.target import load_target
+from edgecompile.verify_on import verify_on
+from edgecompile.worker import Worker
 
 ENGINES = ("litert-xnnpack", "litert-builtin", "onnx", "openvino", "tvm", "tvm-reference")
 
@@ -31,6 +39,23 @@ def bundle(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def build(folder: Path, *more: str) -> Run:
     return run_cli("build", "digits", "--backends", "litert,onnx,openvino,tvm", *more, cwd=folder)
+
+
+def won_by(winner: str, bundle: Path, folder: Path) -> Path:
+    """A copy of the bundle with another winner."""
+    path = folder / f"won-by-{winner}"
+    shutil.copytree(bundle, path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["winner"] = {"id": winner, "backend": winner.split("-")[0], "why": "the test's choice"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    started = Worker(tmp_path_factory.mktemp("worker") / "log")
+    yield started
+    started.close()
 
 
 def test_all_are_checked_measured_and_packaged(bundle: Path) -> None:
@@ -52,11 +77,7 @@ def test_all_are_checked_measured_and_packaged(bundle: Path) -> None:
 
 @pytest.mark.parametrize("winner", ["onnx", "openvino", "tvm", "tvm-reference"])
 def test_the_bundle_is_verified_and_timed_whoever_won(bundle: Path, winner: str, tmp_path: Path) -> None:
-    path = tmp_path / f"won-by-{winner}"
-    shutil.copytree(bundle, path)
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["winner"] = {"id": winner, "backend": winner.split("-")[0], "why": "the test's choice"}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    path = won_by(winner, bundle, tmp_path)
     done = run_cli("verify", path, cwd=bundle.parent)
     assert done.code == 0, done.out + done.err
     assert f"{winner} is within" in done.out
@@ -64,6 +85,37 @@ def test_the_bundle_is_verified_and_timed_whoever_won(bundle: Path, winner: str,
     assert timed.code == 0, timed.err
     (group,) = json.loads(timed.out)
     assert {figure["of"] for figure in group["figures"]} == {f"{path} {winner.removeprefix('tvm-')}"}
+
+
+# ONNX Runtime and OpenVINO are the board's own; compiled libraries need neither.
+@pytest.mark.parametrize(
+    ("winner", "runtime"),
+    [("onnx", SYSTEM), ("openvino", SYSTEM), ("tvm", PROVISIONED), ("tvm-reference", PROVISIONED)],
+)
+def test_a_board_verifies_the_bundle_whoever_won(
+    bundle: Path, winner: str, runtime: str, sshd: Sshd, worker: Worker, tmp_path: Path
+) -> None:
+    # HOME, too: a .bashrc there may put another Python first.
+    sshd.set_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", HOME=str(sshd.folder))
+    with board(sshd, runtime) as there:
+        found = verify_on(won_by(winner, bundle, tmp_path), there, worker, samples=100, report=lambda _: None)
+    assert found.failed == []
+    (parity,) = (check for check in found.checks if check.name == "parity")
+    assert f"{winner} on" in parity.text
+    assert "(0 LSB " in parity.text
+    assert found.figures[0].samples == 100
+
+
+def test_a_library_that_is_to_be_exact_is_judged_so_there(
+    bundle: Path, sshd: Sshd, worker: Worker, tmp_path: Path
+) -> None:
+    """In its place lies the one that rounds as XNNPACK does, whose outputs parity by XNNPACK's distance lets pass."""
+    path = won_by("tvm-reference", bundle, tmp_path)
+    files = {c["id"]: path / c["file"] for c in json.loads((path / "manifest.json").read_text())["candidates"]}
+    shutil.copy(files["tvm"], files["tvm-reference"])
+    with board(sshd) as there:
+        found = verify_on(path, there, worker, samples=None, report=lambda _: None)
+    assert {"files", "parity"} == set(found.failed)
 
 
 def test_a_build_that_was_done_compiles_nothing(bundle: Path) -> None:
