@@ -20,7 +20,7 @@ from edgecompile.errors import BundleError, DataError, MissingDependencyError
 from edgecompile.first_parted import first_parted
 from edgecompile.gates import Check
 from edgecompile.job import now
-from edgecompile.loaders.interpreter import dequantize
+from edgecompile.loaders.interpreter import dequantize, quantize
 from edgecompile.manifest import MEASURED, Figure
 from edgecompile.measure import engine_of
 from edgecompile.stages.base import Progress
@@ -269,7 +269,8 @@ def test_samples(source: DataSource, promise: Promise, limit: int | None, *, rep
     assert task.test is not None
     x = as_inputs(task.test, promise.signature)
     count = min(limit or len(task.test), len(task.test))
-    taken = {name: array[:count] for name, array in x.items()}
+    # Quantized here: a board takes integers for what the model itself takes.
+    taken = {spec.name: quantize(x[spec.name][:count], spec) for spec in promise.signature.inputs}
     return {"fingerprint": task.fingerprint, "x": taken, "samples": count, "all": len(task.test)}
 
 
