@@ -63,6 +63,12 @@ def of_floats(bias: Array, activation: str, residual: tuple[tuple[int, ...], str
     return Epilogue("float32", (b, r), (bias,), apply)
 
 
+def in_floats(scales: Array, into: Range) -> Array:
+    """float64 scales in float32, multiplied and divided in it as XNNPACK does: a last bit is the next integer at times."""
+    made: Array = (scales * into.scale).astype(np.float32) / np.float32(into.scale)
+    return made
+
+
 def of_integers(
     bias: Array,
     scales: Array,
@@ -81,7 +87,7 @@ def of_integers(
     operands: tuple[Any, ...]
     if mode == FAST:
         m = te.placeholder(bias.shape, "float32", "scale")
-        operands, constants = (b, m), (bias, scales.astype(np.float32))
+        operands, constants = (b, m), (bias, in_floats(scales, into))
 
         def requantized(total: Expr, o: Expr) -> Expr:
             return rounded((total + b[o]).astype("float32") * m[o], into)
