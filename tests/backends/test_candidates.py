@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -130,11 +131,23 @@ def test_engines_of_this_machine_alone_say_so(name: str, said: str, tmp_path: Pa
     assert f"{said} is measured on this machine alone so far" in done.err
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["onnx", "openvino", "tvm"])
 def test_packages_that_are_not_installed_are_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     reason = BACKENDS[name].unavailable_reason(load_target("host"))
     assert f"pip install 'edgecompile[{name}]'" in str(reason)
+
+
+@pytest.mark.parametrize("package", ["apache-tvm", "apache-tvm-ffi"])
+def test_another_tvm_than_the_one_this_was_made_for_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_isa()
+    host = load_target("host")
+    assert BACKENDS["tvm"].unavailable_reason(host) is None
+    there_is = version(package)
+    monkeypatch.setattr("edgecompile.backends.tvm.version", lambda name: "9.9" if name == package else version(name))
+    reason = str(BACKENDS["tvm"].unavailable_reason(host))
+    assert f"{package} 9.9 is installed, and it works with {there_is} alone" in reason
+    assert "pip install 'edgecompile[tvm]'" in reason
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
