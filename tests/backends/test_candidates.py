@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,7 +22,9 @@ from running import Run, run_cli
 from edgecompile.backends import BACKENDS
 from edgecompile.devices.board import PROVISIONED, SYSTEM
 from edgecompile.errors import ConversionError, MissingDependencyError
+from edgecompile.report import roofline
 from edgecompile.target import load_target
+from edgecompile.tflite_file import read
 from edgecompile.verify_on import verify_on
 from edgecompile.worker import Worker
 
@@ -74,6 +78,37 @@ def test_all_are_checked_measured_and_packaged(bundle: Path) -> None:
     for engine in ("onnx", "openvino", "tvm"):
         (how,) = {f["executed_on"] for f in figures if f["of"] == engine}
         assert how == f"{engine} {found[engine]['config']['version']} in a fresh process on this machine"
+
+
+def test_the_report_says_where_the_time_of_compiled_code_goes(bundle: Path) -> None:
+    """Each call with its share, schedule, tile, instruction and what bounds it, which no call is faster than."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    page = (bundle / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('<h2 id="steps">') :].partition("</section>")[0]
+    tables = roofline.tables(manifest)
+    assert {table["label"] for table in tables} == {"tvm", "tvm-reference"}
+    shown = re.findall(r"<tbody>(.*?)</tbody>", section, re.DOTALL)
+    for table, body in zip(tables, shown, strict=True):
+        assert f"<h3>{table['label']}</h3>" in section
+        told = [[html.unescape(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)]
+                for row in re.findall(r"<tr>(.*?)</tr>", body)]  # fmt: skip
+        rows = table["rows"]
+        assert [(cells[0], cells[1], cells[2]) for cells in told] == [
+            (", ".join(map(str, row["operators"])), row["what"], row["note"]) for row in rows
+        ]
+        shares = [float(cells[4].rstrip("%")) for cells in told]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(100, abs=0.06 * len(shares))
+        assert sum(row["share"] for row in rows) == pytest.approx(1)
+        for cells in told:
+            assert cells[6] in ("multiply-accumulates", "memory")
+            assert int(cells[7].rstrip("%") or 0) <= 120
+        operators = {index for row in rows for index in row["operators"]}
+        known = {op.index: op.name for op in read(bundle / "model.tflite").main.operators}
+        assert operators <= set(known)
+        assert {i for i, name in known.items() if name in ("CONV_2D", "FULLY_CONNECTED")} <= operators
+        (first,) = (row for row in rows if row["operators"] == [1])
+        assert re.fullmatch(rf"\d+x\d+ tile, {own_isa().dot}", first["note"])
 
 
 @pytest.mark.parametrize("winner", ["onnx", "openvino", "tvm", "tvm-reference"])
