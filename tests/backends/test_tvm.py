@@ -103,21 +103,40 @@ def test_depthwise_convolutions_of_bytes(window: dict[str, Any], channels: int, 
 
 
 @quick
-@given(windows(), st.integers(1, 200), st.integers(1, 70))
-def test_dense_layers_of_bytes(window: dict[str, Any], channels: int, outputs: int) -> None:
+@given(windows(), st.integers(1, 200), st.integers(1, 70), st.booleans())
+def test_dense_layers_of_bytes(window: dict[str, Any], channels: int, outputs: int, per_channel: bool) -> None:
     rng = np.random.default_rng(window["seed"])
     (si, so), (zi, zo) = window["scales"], window["zeros"]
     weights = integers(rng, outputs, channels)
     made = OneOperator()
     made.tensor((1, channels), "int8", [si], zi)
-    made.tensor(weights.shape, "int8", [0.01], 0, weights)
-    made.tensor((outputs,), "int32", [0.01 * si], 0, rng.integers(-9000, 9000, outputs))
+    scales = rng.uniform(1e-3, 0.02, outputs if per_channel else 1)
+    made.tensor(weights.shape, "int8", list(scales), 0, weights)
+    made.tensor((outputs,), "int32", list(scales * si), 0, rng.integers(-9000, 9000, outputs))
     made.tensor((1, outputs), "int8", [so], zo)
     options = schema.FullyConnectedOptionsT()
     options.fusedActivationFunction = enumerated(schema.ActivationFunctionType, window["activation"])
     with tempfile.TemporaryDirectory() as folder:
-        path = made.write("FULLY_CONNECTED", "FullyConnectedOptions", options, Path(folder, "dense.tflite"), 4)
+        path = made.write("FULLY_CONNECTED", "FullyConnectedOptions", options, Path(folder, "dense.tflite"), 12)
         agree(path, {"t0": integers(rng, 3, channels)}, window["threads"])
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_dense_layers_round_as_litert_near_the_middle(per_channel: bool, tmp_path: Path) -> None:
+    """In doubles: of these sums a multiplier of 31 bits, as convolutions have it, makes the next integer."""
+    near = (1888628, 5665884, 9443140, 13220396, 16997652)
+    for sums, weight, step in (
+        (near, 1.0303459930582903e-05, 0.5120895504951477),
+        ((-7, -5, -3, -1, 1, 3, 5, 7), 0.5, 0.25),
+    ):
+        made, weights = OneOperator(), [weight] * (len(sums) if per_channel else 1)
+        made.tensor((1, 2), "int8", [0.25], 0)
+        made.tensor((len(sums), 2), "int8", weights, 0, np.ones((len(sums), 2)))
+        made.tensor((len(sums),), "int32", [each * 0.25 for each in weights], 0, np.array(sums))
+        made.tensor((1, len(sums)), "int8", [step], 0)
+        options = schema.FullyConnectedOptionsT()
+        path = made.write("FULLY_CONNECTED", "FullyConnectedOptions", options, tmp_path / "dense.tflite", 12)
+        agree(path, {"t0": np.zeros((1, 2), np.int8)})
 
 
 @quick
