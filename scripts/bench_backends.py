@@ -34,6 +34,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from compression_rows.common import ROOT, TINY, build, data_folder, facts
 
 import edgecompile.ondevice.runner as runner
+from edgecompile import data as datasets
+from edgecompile.artifact import TFLITE, Artifact
+from edgecompile.backends.base import Candidate
+from edgecompile.backends.tvm.isa import for_target
+from edgecompile.loaders.base import LoadOptions
+from edgecompile.stages.base import Context
+from edgecompile.stages.compile_tvm import CompileTvm
+from edgecompile.stages.evaluate import on_test_set
+from edgecompile.target import load_target
+from edgecompile.tflite_file import read
 
 RESULTS = ROOT / "docs" / "benchmarks"
 ENGINES = ("apache-tvm", "onnxruntime", "tf2onnx", "openvino")
@@ -53,14 +63,20 @@ QUANTIZED = {
     "mobilenet-v2-224": "models/imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
 }
 PAGE = ROOT / "docs" / "engines.md"
-PEERS = ("XNNPACK", "XNNPACK without AMX", "ONNX Runtime", "OpenVINO")
+HEAD = (
+    "network", "precision", "threads", "TVM, ms", "without AMX", "/ XNNPACK", "/ XNNPACK without AMX", "/ ONNX Runtime",
+    "/ OpenVINO", "winner", "peer / winner", "TVM builds in, s", "metric of TVM", "of XNNPACK",
+)  # fmt: skip
 INTRODUCTION = """# Engines, side by side
 
 Written by `scripts/bench_backends.py --page` from the JSON files in docs/benchmarks, one a row, which also hold the
 command, the commit, the versions, every engine's bytes, memory and parity. The time of edgecompile's TVM code, untuned,
 and as a share of each other engine's: below 1 it is the faster one. Median of nine fresh processes, in each of which
-all engines ran interleaved; latencies are measured, p50. The winner was chosen by the build; the last column is the
-fastest other engine's time over the winner's in those later processes. A row that isn't here hasn't been run.
+all engines ran interleaved; latencies are measured, p50. The winner was chosen by the build; "peer / winner" is the
+fastest other engine's time over the winner's in those later processes. "TVM builds in" is what its compiler takes for
+the one library; the metrics are on the whole test set, of TVM's code and of XNNPACK on the `.tflite`. Rows measured on
+different CPUs can't be compared: each CPU has a table. A cell is empty where the row doesn't tell, and a row that isn't
+here hasn't been run.
 """
 REPEATS, RUNS, SECONDS = 9, 30, 1.5
 XNNPACK, TVM = "litert-xnnpack", "tvm"
@@ -108,6 +124,7 @@ def row(model: str, precision: str, threads: int) -> None:
             without_amx.append(measured(out, candidates, threads, denied=True)["p50_ms"])
         runs.append(measured(out, candidates, threads, denied=False)["p50_ms"])
     winner = made.manifest["winner"]["id"]
+    scores = accuracies(out, made.manifest, candidates)
     tested: dict[str, Any] = next(
         (r["metrics"] for r in reversed(made.manifest["history"]) if r["stage"] == "test"), {}
     )
@@ -126,6 +143,10 @@ def row(model: str, precision: str, threads: int) -> None:
                 "p50_ms": statistics.median(run[each["id"]] for run in runs),
                 "p50_of_repeats_ms": [run[each["id"]] for run in runs],
                 "peak_rss_mb": plain[each["id"]],
+                "p50_ms_without_amx": (
+                    statistics.median(run[each["id"]] for run in without_amx) if without_amx else None
+                ),
+                "accuracy": scores.get(each["id"]),
             }
             for each in candidates
         },
@@ -133,10 +154,11 @@ def row(model: str, precision: str, threads: int) -> None:
         "tvm_over": ratios(runs, TVM),
         "tvm_over_without_amx": ratios(without_amx, TVM) if without_amx else None,
         "winner": winner,
-        "least_peer_over_winner": min(1 / ratio for ratio in {**ratios(runs, winner), winner: 1.0}.values()),
+        "tvm_build": compiled_again(out, threads),
         "accuracy": {key: tested.get(key) for key in ("metric", "value", "samples")} if tested else None,
         "command": " ".join(made.command),
     }
+    result["least_peer_over_winner"] = round(_least_peer(result), 4)
     path = RESULTS / f"backends-{name}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({key: result[key] for key in ("row", "tvm_over", "tvm_over_without_amx", "winner")}, indent=1))
@@ -179,6 +201,33 @@ def measured(out: Path, candidates: list[Mapping[str, Any]], threads: int, *, de
         "p50_ms": {name: statistics.median(event["times_ms"]) for name, event in results.items()},
         "peak_rss_mb": {name: event["peak_rss_mb"] for name, event in results.items()},
     }
+
+
+def accuracies(out: Path, manifest: Mapping[str, Any], candidates: list[Mapping[str, Any]]) -> dict[str, float]:
+    """{candidate: the metric on the whole test set}, empty where there is none."""
+    facts = manifest["data"]
+    if not facts or not facts["metric"]:
+        return {}
+    source, signature = datasets.resolve(facts["source"]), read(out / "model.tflite").signature
+    task = datasets.load(source, image_size=datasets.image_size(source, signature))
+    if task.test is None or task.test.y is None:
+        return {}
+    found = {}
+    for each in candidates:
+        candidate = Candidate(each["id"], each["backend"], out / each["file"], each["threads"], each["config"])
+        metric, labels, x, outputs = on_test_set(candidate, task, signature, lambda _: None)
+        found[each["id"]] = round(metric.score(labels, outputs, x), 6)
+    return found
+
+
+def compiled_again(out: Path, threads: int) -> dict[str, Any]:
+    """{library: what compiling the bundle's model gives and takes}: the build itself may have had it from the cache."""
+    isa, model = for_target(load_target("host")), out / "model.tflite"
+    assert isa is not None
+    with tempfile.TemporaryDirectory(prefix="edgecompile-bench-") as folder:
+        context = Context(Path(folder), Path(folder), None, "float", LoadOptions(), 0, None, None, lambda _: None)
+        made = CompileTvm.now(isa, threads).run(Artifact(TFLITE, {"model": model}, read(model).signature), context)
+    return made.metrics
 
 
 def has_amx() -> bool:
@@ -227,28 +276,34 @@ def random_mobilenet(folder: Path) -> tuple[Any, ...]:
 
 
 def page() -> str:
-    """docs/engines.md: all rows there are."""
-    head = ("network", "precision", "threads", "TVM, ms", *(f"/ {name}" for name in PEERS), "winner", "peer / winner")
-    lines = [head, ("---",) * len(head)]
-    machines = set()
+    """docs/engines.md: all rows there are, those of one CPU in one table."""
+    tables: dict[str, list[tuple[str, ...]]] = {}
     for model in MODELS:
         for precision in PRECISIONS:
             for threads in (1, 2):
                 path = RESULTS / f"backends-{model}-{precision}-{threads}.json"
                 if path.exists():
                     found = json.loads(path.read_text())
-                    lines.append((model, precision, str(threads), *_cells(found)))
-                    machines.add(f"{found['cpu']}, {', '.join(found['features'])}")
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{INTRODUCTION}\n{table}\n\nMeasured on: {'; '.join(sorted(machines))}.\n"
+                    cpu = f"{found['cpu']} ({found['cores']} cores: {', '.join(found['features'])})"
+                    tables.setdefault(cpu, []).append((model, precision, str(threads), *_cells(found)))
+    parts = [f"## {cpu}\n\n{_table([HEAD, ('---',) * len(HEAD), *rows])}\n" for cpu, rows in sorted(tables.items())]
+    return "\n".join((INTRODUCTION, *parts))
+
+
+def _table(lines: list[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cells(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a row; empty for what rows of an earlier form of this script don't have."""
     over, without = found["tvm_over"], found["tvm_over_without_amx"] or {}
-    cell: Callable[[Any], str] = lambda value: "" if value is None else f"{value:.2f}"  # noqa: E731
+    tvm, xnnpack = (found["candidates"].get(each, {}) for each in (TVM, XNNPACK))
+    seconds = found.get("tvm_build", {}).get(TVM, {}).get("seconds")
+    cell: Callable[..., str] = lambda value, digits=2: "" if value is None else f"{value:.{digits}f}"  # noqa: E731
     return (
-        f"{found['candidates'][TVM]['p50_ms']:.3f}", cell(over.get(XNNPACK)), cell(without.get(XNNPACK)),
-        cell(over.get("onnx")), cell(over.get("openvino")), found["winner"], cell(_least_peer(found)),
+        cell(tvm["p50_ms"], 3), cell(tvm.get("p50_ms_without_amx"), 3), cell(over.get(XNNPACK)),
+        cell(without.get(XNNPACK)), cell(over.get("onnx")), cell(over.get("openvino")), found["winner"],
+        cell(_least_peer(found)), cell(seconds, 1), cell(tvm.get("accuracy"), 4), cell(xnnpack.get("accuracy"), 4),
     )  # fmt: skip
 
 

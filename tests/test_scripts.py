@@ -243,6 +243,32 @@ def test_the_pages_of_figures_are_those_of_the_rows(script: str, page: str, tmp_
     assert (tmp_path / "docs" / page).read_text() == (ROOT / "docs" / page).read_text(), stale
 
 
+def test_engines_measured_on_two_cpus_stand_in_two_tables(tmp_path: Path) -> None:
+    """And a row tells what rows of an earlier form left out, which stay readable."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "docs" / "benchmarks").mkdir(parents=True)
+    row = json.loads((ROOT / "docs/benchmarks/backends-resnet8-int8-1.json").read_text())
+    for key in ("tvm_build", "accuracy"):
+        row.pop(key, None)
+    for candidate in row["candidates"].values():
+        for key in ("p50_ms_without_amx", "accuracy"):
+            candidate.pop(key, None)
+    (tmp_path / "docs/benchmarks/backends-resnet8-int8-1.json").write_text(json.dumps(row))
+    row |= {"cpu": "Another CPU", "tvm_build": {"tvm": {"seconds": 4.25}}}
+    row["candidates"]["tvm"] |= {"p50_ms_without_amx": 0.125, "accuracy": 0.8698}
+    row["candidates"]["litert-xnnpack"]["accuracy"] = 0.8697
+    (tmp_path / "docs/benchmarks/backends-resnet8-int8-2.json").write_text(json.dumps(row))
+    subprocess.run([sys.executable, tmp_path / "scripts" / "bench_backends.py", "--page"], check=True)
+    other, first = (tmp_path / "docs" / "engines.md").read_text().split("\n## ")[1:]
+    assert other.startswith("Another CPU")
+    (told,), (earlier,) = ([line.split(" | ") for line in table.splitlines() if "resnet8" in line]
+                           for table in (other, first))  # fmt: skip
+    assert told[4] == "0.125"
+    assert told[11:] == ["4.2", "0.8698", "0.8697 |"]
+    assert earlier[4].strip() == ""
+    assert [cell.strip(" |") for cell in earlier[11:]] == ["", "", ""]
+
+
 def test_every_row_of_the_compression_benchmark_is_listed_and_has_a_sound_recipe() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "bench_compression.py", "--list"],

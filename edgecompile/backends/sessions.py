@@ -11,7 +11,7 @@ import numpy as np
 from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.errors import DataError, DeviceError
 from edgecompile.loaders.base import in_batches
-from edgecompile.loaders.interpreter import dequantize, own_signature
+from edgecompile.loaders.interpreter import dequantize, own_signature, quantize
 from edgecompile.ondevice import runner
 from edgecompile.task import Array
 from edgecompile.tflite_file import TfliteModel
@@ -78,7 +78,7 @@ def _taken(samples: Array, spec: TensorInfo) -> Array:
         )
     details = {"dtype": spec.dtype, "quantization": (spec.scale, spec.zero_point)}
     try:
-        found: Array = runner.as_input(samples, details, spec.name)
+        found: Array = runner.as_input(quantize(samples, spec), details, spec.name)
     except runner.Failure as problem:
         raise DataError(str(problem)) from None
     return found

@@ -650,7 +650,9 @@ def as_input(samples: Any, details: Json, name: str) -> Any:
         if not scale:
             raise Failure(f"input {name!r} is {dtype} without a scale, the samples are {samples.dtype}")
         limits = np.iinfo(dtype)
-        return np.clip(np.round(samples / scale) + zero_point, limits.min, limits.max).astype(dtype)
+        # In float64, as where models are built: many a sample lies in the middle between two steps.
+        real = np.round(samples.astype(np.float64) / scale) + zero_point
+        return np.clip(real, limits.min, limits.max).astype(dtype)
     if dtype.kind in "iu" and samples.dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if samples.size and (samples.min() < limits.min or samples.max() > limits.max):

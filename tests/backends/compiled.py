@@ -11,13 +11,14 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, settings
 
-from edgecompile.backends.litert import REFERENCE, LiteRtRunner
+from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
 from edgecompile.backends.tvm import library
 from edgecompile.backends.tvm.arithmetic import FAST
 from edgecompile.backends.tvm.arithmetic import REFERENCE as EXACT
 from edgecompile.backends.tvm.isa import InstructionSet, best
 from edgecompile.backends.tvm.planner import Planner
 from edgecompile.backends.tvm.runner import TvmRunner
+from edgecompile.compare import parity
 from edgecompile.devices.local import LocalDevice
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.tflite_file import read
@@ -41,6 +42,32 @@ def compiled(model: Path, mode: str, threads: int = 1, isa: InstructionSet | Non
     with tempfile.TemporaryDirectory() as work:
         made = library.build({isa: plan}, own_signature(file), Path(work, "model.so"), Path(work))
         return TvmRunner(made.path, threads)
+
+
+def as_reference(model: Path, x: dict[str, Array], threads: int = 1, of: Path | None = None) -> None:
+    """A whole network: integers to the bit in LiteRT's own rounding, and what is fast by the rule of a build's gate.
+
+    of: the model that LiteRT runs, where it isn't this one.
+    """
+    expected = LiteRtRunner(of or model, REFERENCE).run(x)
+    xnnpack = LiteRtRunner(of or model, XNNPACK)
+    known, specs = xnnpack.run(x), {spec.name: spec for spec in xnnpack.outputs}
+    floats = not has_integers(model)
+    if not floats:
+        exact = compiled(model, EXACT, threads).run(x)
+        differing = {name: int(np.count_nonzero(exact[name] != array)) for name, array in expected.items()}
+        assert not any(differing.values()), differing
+    found = compiled(model, FAST, threads).run(x)
+    for name, array in expected.items():
+        spec = specs[name]
+        verdict = parity(found[name], array, known[name], spec.scale, spec.zero_point, floats=floats)
+        assert verdict.passed, (name, verdict)
+
+
+def has_integers(model: Path) -> bool:
+    """Whether it computes with quantized integers, as its weights alone don't say."""
+    tensors = read(model).main.tensors
+    return any(t.dtype in ("int8", "uint8") for t in tensors if not t.is_constant)
 
 
 def agree(model: Path, x: dict[str, Array], threads: int = 1) -> None:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import html
 import json
+import os
+import re
 import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from backends.compiled import own_isa
 from backends.operators import OneOperator
+from devices.sshd import Sshd
+from devices.test_board import board
 from running import Run, run_cli
 
 from edgecompile.backends import BACKENDS
+from edgecompile.devices.board import PROVISIONED, SYSTEM
 from edgecompile.errors import ConversionError, MissingDependencyError
+from edgecompile.report import roofline
 from edgecompile.target import load_target
+from edgecompile.tflite_file import read
+from edgecompile.verify_on import verify_on
+from edgecompile.worker import Worker
 
 ENGINES = ("litert-xnnpack", "litert-builtin", "onnx", "openvino", "tvm", "tvm-reference")
 
@@ -33,6 +46,23 @@ def build(folder: Path, *more: str) -> Run:
     return run_cli("build", "digits", "--backends", "litert,onnx,openvino,tvm", *more, cwd=folder)
 
 
+def won_by(winner: str, bundle: Path, folder: Path) -> Path:
+    """A copy of the bundle with another winner."""
+    path = folder / f"won-by-{winner}"
+    shutil.copytree(bundle, path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["winner"] = {"id": winner, "backend": winner.split("-")[0], "why": "the test's choice"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    started = Worker(tmp_path_factory.mktemp("worker") / "log")
+    yield started
+    started.close()
+
+
 def test_all_are_checked_measured_and_packaged(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     found = {c["id"]: c for c in manifest["candidates"]}
@@ -50,13 +80,40 @@ def test_all_are_checked_measured_and_packaged(bundle: Path) -> None:
         assert how == f"{engine} {found[engine]['config']['version']} in a fresh process on this machine"
 
 
+def test_the_report_says_where_the_time_of_compiled_code_goes(bundle: Path) -> None:
+    """Each call with its share, schedule, tile, instruction and what bounds it, which no call is faster than."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    page = (bundle / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('<h2 id="steps">') :].partition("</section>")[0]
+    tables = roofline.tables(manifest)
+    assert {table["label"] for table in tables} == {"tvm", "tvm-reference"}
+    shown = re.findall(r"<tbody>(.*?)</tbody>", section, re.DOTALL)
+    for table, body in zip(tables, shown, strict=True):
+        assert f"<h3>{table['label']}</h3>" in section
+        told = [[html.unescape(cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row)]
+                for row in re.findall(r"<tr>(.*?)</tr>", body)]  # fmt: skip
+        rows = table["rows"]
+        assert [(cells[0], cells[1], cells[2]) for cells in told] == [
+            (", ".join(map(str, row["operators"])), row["what"], row["note"]) for row in rows
+        ]
+        shares = [float(cells[4].rstrip("%")) for cells in told]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(100, abs=0.06 * len(shares))
+        assert sum(row["share"] for row in rows) == pytest.approx(1)
+        for cells in told:
+            assert cells[6] in ("multiply-accumulates", "memory")
+            assert int(cells[7].rstrip("%") or 0) <= 120
+        operators = {index for row in rows for index in row["operators"]}
+        known = {op.index: op.name for op in read(bundle / "model.tflite").main.operators}
+        assert operators <= set(known)
+        assert {i for i, name in known.items() if name in ("CONV_2D", "FULLY_CONNECTED")} <= operators
+        (first,) = (row for row in rows if row["operators"] == [1])
+        assert re.fullmatch(rf"\d+x\d+ tile, {own_isa().dot}", first["note"])
+
+
 @pytest.mark.parametrize("winner", ["onnx", "openvino", "tvm", "tvm-reference"])
 def test_the_bundle_is_verified_and_timed_whoever_won(bundle: Path, winner: str, tmp_path: Path) -> None:
-    path = tmp_path / f"won-by-{winner}"
-    shutil.copytree(bundle, path)
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["winner"] = {"id": winner, "backend": winner.split("-")[0], "why": "the test's choice"}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    path = won_by(winner, bundle, tmp_path)
     done = run_cli("verify", path, cwd=bundle.parent)
     assert done.code == 0, done.out + done.err
     assert f"{winner} is within" in done.out
@@ -64,6 +121,37 @@ def test_the_bundle_is_verified_and_timed_whoever_won(bundle: Path, winner: str,
     assert timed.code == 0, timed.err
     (group,) = json.loads(timed.out)
     assert {figure["of"] for figure in group["figures"]} == {f"{path} {winner.removeprefix('tvm-')}"}
+
+
+# ONNX Runtime and OpenVINO are the board's own; compiled libraries need neither.
+@pytest.mark.parametrize(
+    ("winner", "runtime"),
+    [("onnx", SYSTEM), ("openvino", SYSTEM), ("tvm", PROVISIONED), ("tvm-reference", PROVISIONED)],
+)
+def test_a_board_verifies_the_bundle_whoever_won(
+    bundle: Path, winner: str, runtime: str, sshd: Sshd, worker: Worker, tmp_path: Path
+) -> None:
+    # HOME, too: a .bashrc there may put another Python first.
+    sshd.set_environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", HOME=str(sshd.folder))
+    with board(sshd, runtime) as there:
+        found = verify_on(won_by(winner, bundle, tmp_path), there, worker, samples=100, report=lambda _: None)
+    assert found.failed == []
+    (parity,) = (check for check in found.checks if check.name == "parity")
+    assert f"{winner} on" in parity.text
+    assert "(0 LSB " in parity.text
+    assert found.figures[0].samples == 100
+
+
+def test_a_library_that_is_to_be_exact_is_judged_so_there(
+    bundle: Path, sshd: Sshd, worker: Worker, tmp_path: Path
+) -> None:
+    """In its place lies the one that rounds as XNNPACK does, whose outputs parity by XNNPACK's distance lets pass."""
+    path = won_by("tvm-reference", bundle, tmp_path)
+    files = {c["id"]: path / c["file"] for c in json.loads((path / "manifest.json").read_text())["candidates"]}
+    shutil.copy(files["tvm"], files["tvm-reference"])
+    with board(sshd) as there:
+        found = verify_on(path, there, worker, samples=None, report=lambda _: None)
+    assert {"files", "parity"} == set(found.failed)
 
 
 def test_a_build_that_was_done_compiles_nothing(bundle: Path) -> None:
@@ -78,11 +166,23 @@ def test_engines_of_this_machine_alone_say_so(name: str, said: str, tmp_path: Pa
     assert f"{said} is measured on this machine alone so far" in done.err
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["onnx", "openvino", "tvm"])
 def test_packages_that_are_not_installed_are_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     reason = BACKENDS[name].unavailable_reason(load_target("host"))
     assert f"pip install 'edgecompile[{name}]'" in str(reason)
+
+
+@pytest.mark.parametrize("package", ["apache-tvm", "apache-tvm-ffi"])
+def test_another_tvm_than_the_one_this_was_made_for_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_isa()
+    host = load_target("host")
+    assert BACKENDS["tvm"].unavailable_reason(host) is None
+    there_is = version(package)
+    monkeypatch.setattr("edgecompile.backends.tvm.version", lambda name: "9.9" if name == package else version(name))
+    reason = str(BACKENDS["tvm"].unavailable_reason(host))
+    assert f"{package} 9.9 is installed, and it works with {there_is} alone" in reason
+    assert "pip install 'edgecompile[tvm]'" in reason
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])

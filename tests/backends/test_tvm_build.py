@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,27 @@ from backends.compiled import own_isa
 from backends.operators import OneOperator
 from running import run_cli
 
+from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.backends.tvm import library
 from edgecompile.backends.tvm.arithmetic import FAST
-from edgecompile.backends.tvm.isa import INSTRUCTION_SETS
+from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, InstructionSet
 from edgecompile.backends.tvm.planner import Planner
 from edgecompile.backends.tvm.runner import TvmRunner
-from edgecompile.errors import DeviceError, MissingDependencyError, TargetError, ToolchainError, UnsupportedLayerError
+from edgecompile.errors import (
+    DeviceError,
+    MissingDependencyError,
+    TargetError,
+    ToolchainError,
+    UnsupportedLayerError,
+    WorkerCrashError,
+)
+from edgecompile.loaders.base import LoadOptions
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.ondevice import runner
+from edgecompile.stages.base import Context, Progress
+from edgecompile.stages.compile_tvm import CompileTvm
 from edgecompile.tflite_file import read
+from edgecompile.worker import Worker
 
 
 def test_an_operator_without_code_is_named(tmp_path: Path) -> None:
@@ -152,6 +166,30 @@ def test_a_processor_that_llvm_does_not_know(mcpu: str, mattr: str, said: str, t
     assert done.code == TargetError.exit_code, done.err
     assert said in done.err
     assert not (tmp_path / "b").exists()
+
+
+def compile_for(isa: InstructionSet, model: Path, out: Path, *, report: Callable[[Progress], None]) -> None:
+    made = Artifact(TFLITE, {"model": model}, own_signature(read(model)))
+    CompileTvm.now((isa,), 1).run(made, Context(out, out, None, "int8", LoadOptions(), 0, None, None, report))
+
+
+def test_an_intrinsic_that_llvm_has_no_instruction_for(data: Path, tmp_path: Path) -> None:
+    """LLVM ends the process there: the worker's, whose death has a name."""
+    if platform.machine() != "x86_64":
+        pytest.skip("the intrinsic is one of x86-64")
+    vnni = next(isa for isa in INSTRUCTION_SETS if isa.dot == "vnni512")
+    model = data / "models/mlperf_tiny/kws/kws_ref_model.tflite"
+    worker = Worker(tmp_path / "log")
+    try:
+        with pytest.raises(WorkerCrashError, match="compile-tvm: the process died of SIG") as caught:
+            worker.call(
+                "compile-tvm", compile_for, dataclasses.replace(vnni, mcpu="haswell"), model, tmp_path,
+                report=lambda _: None,
+            )  # fmt: skip
+        assert "what the library said last is in" in caught.value.format_message()
+        assert "LLVM ERROR" in (tmp_path / "log").read_text(errors="replace")
+    finally:
+        worker.close()
 
 
 def test_a_cpu_that_lacks_what_a_library_wants(data: Path, tmp_path: Path) -> None:

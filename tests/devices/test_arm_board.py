@@ -168,7 +168,9 @@ def test_a_jetsons_build_with_stand_ins(arm_board: ArmBoard, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("instructions", ["neon-dotprod", "neon"])
-@pytest.mark.parametrize("name", ["ic/pretrainedResnet_quant", "kws/kws_ref_model", "vww/vww_96_int8", "ic/pretrainedResnet"])
+@pytest.mark.parametrize(
+    "name", ["ic/pretrainedResnet_quant", "kws/kws_ref_model", "vww/vww_96_int8", "ic/pretrainedResnet"]
+)
 def test_a_library_from_here_computes_the_same_there(
     instructions: str, name: str, arm_board: ArmBoard, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from edgecompile.artifact import TensorInfo
 from edgecompile.devices.base import BenchCandidate, BenchJob, statistics
 from edgecompile.devices.benchmark import benchmark
 from edgecompile.devices.local import LocalDevice
 from edgecompile.devices.matching import best_target
 from edgecompile.errors import DeviceError
+from edgecompile.loaders.interpreter import quantize
 from edgecompile.ondevice import runner
 from edgecompile.target import family
 
@@ -126,6 +128,14 @@ def test_run_gives_litert_s_outputs_for_real_numbers_too(data: Path, tmp_path: P
         with np.load(tmp_path / "outputs.npz") as archive:
             assert archive.files == ["Identity"]
             np.testing.assert_array_equal(archive["Identity"], expected)
+
+
+def test_samples_in_the_middle_between_two_steps_become_what_they_become_here() -> None:
+    """Pictures as MobileNets take them: each pixel in [-1, 1] is just between two steps of their inputs' scale."""
+    samples = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)
+    spec = TensorInfo("x", (1, 256), "uint8", float(np.float32(2 / 255)), 127)
+    details = {"dtype": spec.dtype, "quantization": (spec.scale, spec.zero_point)}
+    assert np.array_equal(runner.as_input(samples, details, "x"), quantize(samples, spec))
 
 
 def test_run_with_a_signature_and_with_a_custom_operator(data: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import importlib.util
 import platform
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Artifact
@@ -45,6 +45,12 @@ class Tvm:
     def unavailable_reason(self, target: Target) -> str | None:
         if importlib.util.find_spec("tvm") is None:
             return "apache-tvm is not installed (pip install 'edgecompile[tvm]', or --backends litert)"
+        for line in requires("edgecompile") or ():  # another FFI than TVM was built with ends the process
+            name, pin, rest = line.partition("==")
+            wanted, extra = rest.partition(";")[::2]
+            if pin and "tvm" in name and extra.strip() == 'extra == "tvm"' and version(name) != wanted.strip():
+                cure = "pip install 'edgecompile[tvm]', or --backends litert"
+                return f"{name} {version(name)} is installed, and it works with {wanted.strip()} alone ({cure})"
         sets = for_target(target)
         if not sets:
             return f"there is no code of ours for the processor of target {target.id}: leave it out of --backends"

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "edgecompile.h"
+
 /* The oldest versions of what glibc 2.34 moved: else a library linked there could not be loaded on older boards. */
 #if defined(__GLIBC__) && defined(__x86_64__)
 __asm__(".symver pthread_create,pthread_create@GLIBC_2.2.5");
@@ -25,7 +27,7 @@ __asm__(".symver pthread_join,pthread_join@GLIBC_2.17");
 #endif
 
 #define EXPORT __attribute__((visibility("default")))
-#define ALIGNED 64
+#define ALIGNED EDGECOMPILE_ALIGNED
 #define SPINS 20000 /* some 500 us between loops; after it a thread sleeps */
 #define YIELDS 1000
 
@@ -246,15 +248,14 @@ static const Variant *chosen(const char **missing) {
     return variant;
 }
 
-/* -- the model */
+/* -- the model; what is exported is described in edgecompile.h */
 
-/* JSON: names, shapes and types of inputs and outputs, what the CPU must have, and what each step is. */
 EXPORT const char *edgecompile_signature(void) {
     const char *missing;
     return chosen(&missing)->signature;
 }
 
-typedef struct {
+typedef struct edgecompile_model {
     const Variant *variant;
     uint8_t *arena;
     Tensor *tensors;
@@ -271,8 +272,6 @@ EXPORT void edgecompile_close(Model *model) {
     free(model);
 }
 
-/* NULL where there is no memory for it, no such number of threads, or the CPU lacks what every variant needs;
- * edgecompile_error() says which. */
 EXPORT Model *edgecompile_open(int threads) {
     const char *missing;
     const Variant *variant = chosen(&missing);
@@ -329,8 +328,6 @@ static void give(Model *model, const void *const *inputs, void *const *outputs) 
     }
 }
 
-/* inputs, outputs: in the model's order, contiguous, aligned to 64 bytes. 0, or not with edgecompile_error(). One thread
- * at a time may run a model. */
 EXPORT int edgecompile_run(Model *model, const void *const *inputs, void *const *outputs) {
     Any result;
     const Any *arguments = model->arguments;
@@ -344,7 +341,6 @@ EXPORT int edgecompile_run(Model *model, const void *const *inputs, void *const 
     return 0;
 }
 
-/* What one core does at most: see peaks.c. Its memory is as large as the model's. Not 0 where there is none. */
 EXPORT int edgecompile_peaks(double *found) {
     const char *missing;
     const Variant *variant = chosen(&missing);
@@ -358,7 +354,6 @@ EXPORT int edgecompile_peaks(double *found) {
     return 0;
 }
 
-/* As edgecompile_run; adds what each step took to `seconds`, in their order. */
 EXPORT int edgecompile_profile(Model *model, const void *const *inputs, void *const *outputs, double *seconds) {
     Any result;
     struct timespec before, after;

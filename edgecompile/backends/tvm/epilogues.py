@@ -18,7 +18,7 @@ from edgecompile.backends.tvm.arithmetic import (
     multiplier,
     rounded,
     scaled,
-    scaled_once,
+    scaled_in_doubles,
 )
 from edgecompile.backends.tvm.pairs import Pair, added
 from edgecompile.task import Array
@@ -63,6 +63,12 @@ def of_floats(bias: Array, activation: str, residual: tuple[tuple[int, ...], str
     return Epilogue("float32", (b, r), (bias,), apply)
 
 
+def in_floats(scales: Array, into: Range) -> Array:
+    """float64 scales in float32, multiplied and divided in it as XNNPACK does: the last bit counts at times."""
+    made: Array = (scales * into.scale).astype(np.float32) / np.float32(into.scale)
+    return made
+
+
 def of_integers(
     bias: Array,
     scales: Array,
@@ -74,26 +80,32 @@ def of_integers(
 ) -> Epilogue:
     """bias: int32, and scales: float64 (input's times weights' over output's), both [stored channels].
 
-    once: rounded once in reference mode. residual: (its shape, the addition, whose first input is the sum).
+    once: in reference mode, as FULLY_CONNECTED scales. residual: (its shape, the addition, whose first input is the
+    sum).
     """
     b = te.placeholder(bias.shape, "int32", "bias")
     constants: tuple[Array, ...]
     operands: tuple[Any, ...]
     if mode == FAST:
         m = te.placeholder(bias.shape, "float32", "scale")
-        operands, constants = (b, m), (bias, scales.astype(np.float32))
+        operands, constants = (b, m), (bias, in_floats(scales, into))
 
         def requantized(total: Expr, o: Expr) -> Expr:
             return rounded((total + b[o]).astype("float32") * m[o], into)
+    elif once:
+        m = te.placeholder(bias.shape, "float64", "scale")
+        operands, constants = (b, m), (bias, scales)
+
+        def requantized(total: Expr, o: Expr) -> Expr:
+            return clamped(scaled_in_doubles(total + b[o], m[o]), into)
     else:
         pairs = [multiplier(float(scale)) for scale in scales]
         m, s = te.placeholder(bias.shape, "int32", "multiplier"), te.placeholder(bias.shape, "int32", "shift")
         operands = (b, m, s)
         constants = (bias, np.array([p[0] for p in pairs], np.int32), np.array([p[1] for p in pairs], np.int32))
-        rounding = scaled_once if once else scaled
 
         def requantized(total: Expr, o: Expr) -> Expr:
-            return clamped(rounding(total + b[o], m[o], s[o]), into)
+            return clamped(scaled(total + b[o], m[o], s[o]), into)
 
     if residual is None:
         return Epilogue(into.dtype, operands, constants, lambda total, o, _: requantized(total, o))

@@ -24,7 +24,7 @@ from edgecompile.backends.tvm.plan import Plan, Step, Value
 from edgecompile.errors import ConversionError, TargetError, ToolchainError, perhaps
 from edgecompile.task import Array
 
-_SOURCES = ("types.h", "driver.c", "peaks.c")
+_SOURCES = ("edgecompile.h", "types.h", "driver.c", "peaks.c")
 _CODES = {"i": 0, "u": 1, "f": 2}  # of DLPack
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from edgecompile.backends.tvm.arithmetic import FAST, Expr, Range, clamped, f32, i32, multiplier, rounded, scaled
 
 # Bits by which LiteRT shifts bytes to the left before it scales them.
 _ADDED, _SQUARED = 20, 7
+# Bits behind the point that XNNPACK leaves the larger of two scales that it adds by, and how far it shifts back.
+_BITS, _SHIFTS = 20, (13, 30)
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,14 @@ def subtracted(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:
 def _sum(a: Expr, b: Expr, of: Pair, mode: str, sign: int) -> Expr:
     first, second, into = of.first, of.second, of.into
     if mode == FAST:
-        one, two = first.scale / into.scale, sign * second.scale / into.scale
-        total = a.astype("float32") * f32(one) + b.astype("float32") * f32(two)
-        return rounded(total - f32(first.zero * one + second.zero * two), into)
+        one, two = (np.float32(each.scale) / np.float32(into.scale) for each in (first, second))
+        shift = _BITS + 1 - math.frexp(max(one, two))[1]
+        if not _SHIFTS[0] <= shift <= _SHIFTS[1]:
+            total = a.astype("float32") * f32(one) + b.astype("float32") * f32(sign * two)
+            return rounded(total - f32(first.zero * one + sign * second.zero * two), into)
+        m, n = round(math.ldexp(one, shift)), sign * round(math.ldexp(two, shift))
+        zeros = i32((1 << (shift - 1)) - m * first.zero - n * second.zero)
+        return clamped((a.astype("int32") * i32(m) + b.astype("int32") * i32(n) + zeros) >> i32(shift), into)
     x, y, twice = _to_one_scale(a, b, of, _ADDED)
     m, shift = multiplier(twice / ((1 << _ADDED) * into.scale))
     return clamped(scaled(x + y if sign > 0 else x - y, i32(m), i32(shift)), into)
@@ -40,10 +50,10 @@ def _sum(a: Expr, b: Expr, of: Pair, mode: str, sign: int) -> Expr:
 
 def multiplied(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:
     product = (a.astype("int32") - i32(of.first.zero)) * (b.astype("int32") - i32(of.second.zero))
-    real = of.first.scale * of.second.scale / of.into.scale
     if mode == FAST:
-        return rounded(product.astype("float32") * f32(real), of.into)
-    m, shift = multiplier(real)
+        scale = np.float32(of.first.scale) * np.float32(of.second.scale) / np.float32(of.into.scale)
+        return rounded(product.astype("float32") * f32(scale), of.into)
+    m, shift = multiplier(of.first.scale * of.second.scale / of.into.scale)
     return clamped(scaled(product, i32(m), i32(shift)), of.into)
 
 
