@@ -15,7 +15,8 @@ from edgecompile.tflite_file.writing import write_tables
 
 Array = npt.NDArray[Any]
 _TYPES = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32,
-          "uint8": schema.TensorType.UINT8}  # fmt: skip
+          "uint8": schema.TensorType.UINT8, "int16": schema.TensorType.INT16, "int64": schema.TensorType.INT64,
+          "bool": schema.TensorType.BOOL}  # fmt: skip
 
 
 @dataclass

@@ -76,6 +76,13 @@ def scaled_once(x: Expr, m: Expr, shift: Expr) -> Expr:
     return ((wide + (i64(1) << (total - i64(1)))) >> total).astype("int32")
 
 
+def scaled_wide(x: Expr, m: Expr, shift: Expr) -> Expr:
+    """int64 x * m * 2^(shift - 31), with m in 15 bits, which LiteRT's kernels of int16 do with int64 sums."""
+    reduced = tirx.min((m >> i32(16)) + ((m >> i32(15)) & i32(1)), i32(0x7FFF)).astype("int64")
+    total = (i32(15) - shift).astype("int64")
+    return ((x * reduced + (i64(1) << (total - i64(1)))) >> total).astype("int32")
+
+
 def clamped(value: Expr, into: Range) -> Expr:
     """An int32, without its zero point, as it is stored."""
     return tirx.max(tirx.min(value + i32(into.zero), i32(into.high)), i32(into.low)).astype(into.dtype)

@@ -9,12 +9,23 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
-from edgecompile.backends.tvm.arithmetic import Expr, f32
+from edgecompile.backends.tvm.arithmetic import Expr
 from edgecompile.backends.tvm.epilogues import Epilogue
 from edgecompile.backends.tvm.operators.window import Window
 from edgecompile.task import Array
 
 GROUP = 4  # bytes of one dot product
+
+
+@dataclass(frozen=True)
+class Input:
+    """[batch, height, width, stored], of which a convolution reads `channels`. zero: what stands for 0 in integers."""
+
+    batch: int
+    channels: int
+    stored: int
+    dtype: str
+    zero: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,77 +54,90 @@ def pack(weights: Array, channels: int, vector: int, group: int = 1) -> Array:
 
 
 def _window_of(x: Any, window: Window, fill: Expr) -> Any:
-    """(height, width, channel) of the padded input, as an expression on `x`."""
-    (height, width), (top, left), (reach_h, reach_w) = window.input, window.before, window.reach
+    """(sample, height, width, channel) of the padded input, as an expression on `x`."""
+    (height, width), (top, left), (reach_h, reach_w) = window.spread, window.before, window.reach
     rows, columns = bool(top) or reach_h > height, bool(left) or reach_w > width
 
-    def at(h: Expr, w: Expr, c: Expr, *more: Expr) -> Expr:
+    def at(n: Expr, h: Expr, w: Expr, c: Expr, *more: Expr) -> Expr:
         inside = [h >= top, h < height + top] if rows else []
         inside += [w >= left, w < width + left] if columns else []
         inside += list(more)
-        value = x[0, h - top, w - left, c]
+        places = []
+        for index, before, apart in zip((h, w), window.before, window.apart, strict=True):
+            own = index - before
+            if apart > 1:
+                inside.append(tirx.floormod(own, apart) == 0)
+                own = tirx.floordiv(own, apart)
+            places.append(own)
+        value = x[n, *places, c]
         return tirx.if_then_else(tirx.all(*inside), value, fill) if inside else value
 
     return at
 
 
-def convolution(channels: int, stored: int, window: Window, outputs: int, vector: int, epilogue: Epilogue) -> Sum:
-    """Of float32 [1, height, width, stored >= channels], with weights of `pack`.
+def convolution(
+    of: Input, window: Window, outputs: int, vector: int, epilogue: Epilogue, sums: str = "float32", group: int = 0
+) -> Sum:
+    """With weights of `pack`: float32, or int8 where `sums`, the type that sums have, is an integer's.
 
-    outputs: as stored, a multiple of vector.
+    outputs: as stored, a multiple of vector. group: how many outputs see the same `of.channels` channels, the next
+    ones the next channels; 0 where all see all.
     """
-    x = te.placeholder((1, *window.input, stored), "float32", "x")
-    w = te.placeholder((outputs // vector, *window.size, channels, vector, 1), "float32", "weights")
-    padded = _window_of(x, window, f32(0))
+    kind = "float32" if sums == "float32" else "int8"
+    x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
+    w = te.placeholder((outputs // vector, *window.size, of.channels, vector, 1), kind, "weights")
+    padded = _window_of(x, window, tirx.const(of.zero, of.dtype))
     read = padded
     if window.padded:
-        p = te.compute((*window.reach, channels), lambda h, w, c: padded(h, w, c), name="pad")
-        read = lambda h, w, c: p[h, w, c]  # noqa: E731
+        p = te.compute((of.batch, *window.reach, of.stored if group else of.channels), padded, name="pad")
+        read = lambda n, h, w, c: p[n, h, w, c]  # noqa: E731
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
-    c = te.reduce_axis((0, channels), "c")
+    c = te.reduce_axis((0, of.channels), "c")
     (sh, sw), (dh, dw) = window.stride, window.dilation
-    total = te.compute(
-        (*window.output, outputs // vector, vector),
-        lambda y, z, block, lane: te.sum(
-            read(y * sh + kh * dh, z * sw + kw * dw, c) * w[block, kh, kw, c, lane, 0], axis=[kh, kw, c]
-        ),
-        name="sum",
-    )
+    groups = of.stored // of.channels
+
+    def product(n: Expr, y: Expr, z: Expr, block: Expr, lane: Expr) -> Expr:
+        channel = c
+        if group:  # outputs beyond the last group are padding
+            channel = tirx.min((block * vector + lane) // group, groups - 1) * of.channels + c
+        value = read(n, y * sh + kh * dh, z * sw + kw * dw, channel)
+        return te.sum(value.astype(sums) * w[block, kh, kw, c, lane, 0].astype(sums), axis=[kh, kw, c])
+
+    total = te.compute((of.batch, *window.output, outputs // vector, vector), product, name="sum")
     function = _stored(total, x, w, window, outputs, vector, epilogue)
-    return Sum(function, window.padded, None, vector, 4 * math.prod(window.size) * channels * outputs)
+    size = 4 if sums == "float32" else 1
+    return Sum(function, window.padded, None, vector, size * math.prod(window.size) * of.channels * outputs)
 
 
-def byte_convolution(
-    channels: int, stored: int, window: Window, outputs: int, vector: int, epilogue: Epilogue, dtype: str, zero: int
-) -> Sum:
-    """Of bytes [1, height, width, stored >= channels] in groups of four channels, with int8 weights of `pack`.
+def byte_convolution(of: Input, window: Window, outputs: int, vector: int, epilogue: Epilogue) -> Sum:
+    """Of bytes, in groups of four channels, with int8 weights of `pack`.
 
-    dtype, zero: of the input, and what stands for 0 in it. The epilogue's bias has to hold what the zero point adds.
+    The epilogue's bias has to hold what the zero point adds.
     """
-    groups = -(-channels // GROUP)
-    x = te.placeholder((1, *window.input, stored), dtype, "x")
+    groups = -(-of.channels // GROUP)
+    x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
     w = te.placeholder((outputs // vector, *window.size, groups, vector, GROUP), "int8", "weights")
-    fill = tirx.const(zero, dtype)
+    fill = tirx.const(of.zero, of.dtype)
     padded = _window_of(x, window, fill)
-    direct = not window.padded and stored >= groups * GROUP
+    direct = not window.padded and of.stored >= groups * GROUP
     scratch = None
     if direct:
         read = padded
     else:
-        shape = (*window.reach, groups * GROUP)
+        shape = (of.batch, *window.reach, groups * GROUP)
 
-        def at(h: Expr, w: Expr, c: Expr) -> Expr:
-            return padded(h, w, c, *([c < channels] if groups * GROUP > stored else []))
+        def at(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+            return padded(n, h, w, c, *([c < of.channels] if groups * GROUP > of.stored else []))
 
         p = te.compute(shape, at, name="pad")
-        read, scratch = (lambda h, w, c: p[h, w, c]), (shape, dtype)
+        read, scratch = (lambda n, h, w, c: p[n, h, w, c]), (shape, of.dtype)
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
     g, b = te.reduce_axis((0, groups), "g"), te.reduce_axis((0, GROUP), "b")
     (sh, sw), (dh, dw) = window.stride, window.dilation
     total = te.compute(
-        (*window.output, outputs // vector, vector),
-        lambda y, z, block, lane: te.sum(
-            read(y * sh + kh * dh, z * sw + kw * dw, g * GROUP + b).astype("int32")
+        (of.batch, *window.output, outputs // vector, vector),
+        lambda n, y, z, block, lane: te.sum(
+            read(n, y * sh + kh * dh, z * sw + kw * dw, g * GROUP + b).astype("int32")
             * w[block, kh, kw, g, lane, b].astype("int32"),
             axis=[kh, kw, g, b],
         ),
@@ -124,36 +148,52 @@ def byte_convolution(
 
 
 def depthwise(
-    channels: tuple[int, int], stored: int, window: Window, vector: int, epilogue: Epilogue, dtype: str, zero: int
+    of: Input, multiplier: int, stored: int, window: Window, vector: int, epilogue: Epilogue, sums: str = "float32"
 ) -> Sum:
-    """Of [1, height, width, stored input], with weights float32 [stored / vector, height, width, vector].
+    """With weights [stored / vector, height, width, vector], of the type that sums have. multiplier: how many filters
+    each channel has.
 
-    channels: of the input, as stored, and how many filters each of them has. zero: what stands for 0 in bytes. Bytes
-    are computed in float32 too: sums of less than 2^24 are exact in it, and quicker than in integers.
+    Bytes are computed in float32 too: sums of less than 2^24 are exact in it, and quicker than in integers.
     """
-    given, multiplier = channels
-    x = te.placeholder((1, *window.input, given), dtype, "x")
-    w = te.placeholder((stored // vector, *window.size, vector), "float32", "weights")
-    fill = tirx.const(zero, dtype)
-    padded = _window_of(x, window, fill)
+    x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
+    w = te.placeholder((stored // vector, *window.size, vector), sums, "weights")
+    padded = _window_of(x, window, tirx.const(of.zero, of.dtype))
 
-    def real(h: Expr, w: Expr, c: Expr) -> Expr:
-        value = padded(h, w, c)
-        return value if dtype == "float32" else (value.astype("int32") - zero).astype("float32")
+    def real(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+        value = padded(n, h, w, c)
+        return value if of.dtype == "float32" else (value.astype("int32") - of.zero).astype(sums)
 
-    p = te.compute((*window.reach, given), real, name="pad")
+    p = te.compute((of.batch, *window.reach, of.stored), real, name="pad")
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
     (sh, sw), (dh, dw) = window.stride, window.dilation
     total = te.compute(
-        (*window.output, stored // vector, vector),
-        lambda y, z, block, lane: te.sum(
-            p[y * sh + kh * dh, z * sw + kw * dw, (block * vector + lane) // multiplier] * w[block, kh, kw, lane],
+        (of.batch, *window.output, stored // vector, vector),
+        lambda n, y, z, block, lane: te.sum(
+            p[n, y * sh + kh * dh, z * sw + kw * dw, (block * vector + lane) // multiplier] * w[block, kh, kw, lane],
             axis=[kh, kw],
         ),
         name="sum",
     )
-    function = _stored(total, x, w, window, stored, vector, epilogue, integers=dtype != "float32")
+    integers = of.dtype != "float32" and sums == "float32"
+    function = _stored(total, x, w, window, stored, vector, epilogue, integers=integers)
     return Sum(function, True, None, vector, 4 * math.prod(window.size) * stored)
+
+
+def row_sums(of: Input, window: Window) -> Any:
+    """Blocks `sum` and `store` of what a convolution of bytes sees of its input: int32 [batch, height, width, 1]."""
+    x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
+    padded = _window_of(x, window, tirx.const(of.zero, of.dtype))
+    kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
+    c = te.reduce_axis((0, of.channels), "c")
+    (sh, sw), (dh, dw) = window.stride, window.dilation
+    total = te.compute(
+        (of.batch, *window.output, 1),
+        lambda n, y, z, _: te.sum(
+            padded(n, y * sh + kh * dh, z * sw + kw * dw, c).astype("int32"), axis=[kh, kw, c]
+        ),
+        name="store",
+    )
+    return te.create_prim_func([x, total])
 
 
 def _stored(
@@ -161,8 +201,8 @@ def _stored(
     integers: bool = False,
 ) -> Any:  # fmt: skip
     def store(n: Expr, y: Expr, z: Expr, o: Expr) -> Expr:
-        value = total[y, z, o // vector, o % vector]
+        value = total[n, y, z, o // vector, o % vector]
         return epilogue.apply(value.astype("int32") if integers else value, o, (n, y, z, o))
 
-    y = te.compute((1, *window.output, outputs), store, name="store")
+    y = te.compute((total.shape[0], *window.output, outputs), store, name="store")
     return te.create_prim_func([x, w, *epilogue.operands, *scratch, y])
