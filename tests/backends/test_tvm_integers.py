@@ -15,6 +15,8 @@ from backends.windows import Array, filled, output_size, windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecompile.errors import UnsupportedLayerError
+
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # Of activations: the type of weights and of a bias.
 TYPES = {"uint8": ("uint8", "int32"), "int8": ("int8", "int32"), "int16": ("int8", "int64")}
@@ -91,3 +93,84 @@ def test_sums_of_a_batch(
     name: str, dtype: str, window: dict[str, Any], channels: int, outputs: int, batch: int
 ) -> None:  # fmt: skip
     summed(name, dtype, window, channels, outputs, batch, window["threads"])
+
+
+@settings(quick, max_examples=40)
+@given(
+    st.sampled_from(("AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN")), st.sampled_from(("float32", "int8", "int16")),
+    windows(), st.integers(1, 20), st.integers(1, 3),
+)  # fmt: skip
+def test_windows_of_a_batch(name: str, dtype: str, window: dict[str, Any], channels: int, batch: int) -> None:
+    rng = np.random.default_rng(window["seed"])
+    scale, zero = window["scales"][0], window["zeros"][0] if dtype == "int8" else 0
+    made = OneOperator()
+    made.tensor((batch, *window["input"], channels), dtype, [scale] if dtype != "float32" else [], zero)
+    if name == "MEAN":
+        made.tensor((2,), "int32", constant=np.array([1, 2]))
+        options: Any = schema.ReducerOptionsT()
+        left: tuple[int, ...] = (batch, channels)
+    else:
+        options = filled(schema.Pool2DOptionsT(), window)
+        options.filterHeight, options.filterWidth = window["size"]
+        left = (batch, *output_size(window), channels)
+    made.tensor(left, dtype, [scale] if dtype != "float32" else [], zero)
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write(name, f"{'Reducer' if name == 'MEAN' else 'Pool2D'}Options", options, Path(folder, "m"), 3)
+        agree(path, {"t0": numbers(rng, dtype, 3, *window["input"], channels)})
+
+
+@settings(quick, max_examples=30)
+@given(
+    st.sampled_from(("ADD", "SUB", "MUL", "LOGISTIC", "TANH", "QUANTIZE", "DEQUANTIZE", "CONCATENATION")),
+    windows(), st.booleans(),
+)  # fmt: skip
+def test_elements_of_16_bits(name: str, window: dict[str, Any], constant: bool) -> None:
+    rng = np.random.default_rng(window["seed"])
+    (first, second), shape = [scale / 256 for scale in window["scales"]], (1, *window["input"])
+    two = name in ("ADD", "SUB", "MUL", "CONCATENATION")
+    made = OneOperator()
+    if name == "CONCATENATION":
+        second = first
+    made.tensor(shape, "int16", [first])
+    if two:
+        constant = constant and name != "CONCATENATION"
+        made.tensor(shape, "int16", [second], 0, numbers(rng, "int16", *shape) if constant else None)
+    into = {"DEQUANTIZE": "float32", "QUANTIZE": "int8"}.get(name, "int16")
+    scale = {"LOGISTIC": 1 / 32768, "TANH": 1 / 32768, "MUL": 9e3 * first * second, "CONCATENATION": first}.get(
+        name, first + second
+    )
+    left = (*shape[:-1], shape[-1] * 2) if name == "CONCATENATION" else shape
+    made.tensor(left, into, [scale] if into != "float32" else [], 0)
+    table = {"LOGISTIC": "NONE", "TANH": "NONE"}.get(name, f"{name.title()}Options")
+    options: Any = None if table == "NONE" else getattr(schema, f"{table}T")()
+    if name in ("ADD", "SUB"):
+        options.potScaleInt16 = False
+    if name == "CONCATENATION":
+        options.axis = -1
+    x = {"t0": numbers(rng, "int16", 3, *shape[1:])}
+    if two and not constant:
+        x["t1"] = numbers(rng, "int16", 3, *shape[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        version = 3 if table == "NONE" else 4
+        agree(made.write(name, table, options, Path(folder, "m"), version), x)
+
+
+def test_integer_weights_with_a_scale_a_block(tmp_path: Path) -> None:
+    """They have no scale of the whole tensor, or of a channel."""
+    made = OneOperator()
+    made.tensor((1, 32), "float32")
+    made.tensor((8, 32), "int8", constant=np.ones((8, 32)))
+    made.tensor((1, 8), "float32")
+    path = made.write("FULLY_CONNECTED", "FullyConnectedOptions", schema.FullyConnectedOptionsT(), tmp_path / "m")
+    with pytest.raises(UnsupportedLayerError, match=r"operator 0 \(FULLY_CONNECTED, 't2'\): its integer weights have"):
+        compiled(path, EXACT)
+
+
+@pytest.mark.parametrize("size", [15, 30])
+def test_sums_that_float32_does_not_hold(size: int) -> None:
+    """Depthwise windows of so many elements that their sums are more than 2^24."""
+    window = {
+        "size": (size, size), "dilation": (1, 1), "input": (size, size + 1), "stride": (1, 1), "padding": "VALID",
+        "activation": "NONE", "seed": 3, "zeros": (-128, 0), "scales": (0.1, 0.3),
+    }  # fmt: skip
+    summed("DEPTHWISE_CONV_2D", "int8", window, 1, 9)

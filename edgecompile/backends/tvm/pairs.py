@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from tvm import tirx
+
 from edgecompile.backends.tvm.arithmetic import FAST, Expr, Range, clamped, f32, i32, multiplier, rounded, scaled
 
-# Bits by which LiteRT shifts bytes to the left before it scales them.
-_ADDED, _SQUARED = 20, 7
+# Bits by which LiteRT shifts integers to the left before it scales them.
+_ADDED, _ADDED_INT16, _SQUARED = 20, 15, 7
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,34 @@ def _sum(a: Expr, b: Expr, of: Pair, mode: str, sign: int) -> Expr:
         one, two = first.scale / into.scale, sign * second.scale / into.scale
         total = a.astype("float32") * f32(one) + b.astype("float32") * f32(two)
         return rounded(total - f32(first.zero * one + second.zero * two), into)
-    x, y, twice = _to_one_scale(a, b, of, _ADDED)
-    m, shift = multiplier(twice / ((1 << _ADDED) * into.scale))
+    bits = _ADDED_INT16 if into.dtype == "int16" else _ADDED
+    x, y, twice = _to_one_scale(a, b, of, bits)
+    m, shift = multiplier(twice / ((1 << bits) * into.scale))
     return clamped(scaled(x + y if sign > 0 else x - y, i32(m), i32(shift)), into)
 
 
 def multiplied(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:
     product = (a.astype("int32") - i32(of.first.zero)) * (b.astype("int32") - i32(of.second.zero))
-    real = of.first.scale * of.second.scale / of.into.scale
+    # LiteRT computes it in float32.
+    real = float(np.float32(of.first.scale) * np.float32(of.second.scale) / np.float32(of.into.scale))
     if mode == FAST:
         return rounded(product.astype("float32") * f32(real), of.into)
     m, shift = multiplier(real)
     return clamped(scaled(product, i32(m), i32(shift)), of.into)
+
+
+def leaking(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:
+    """PRELU: negative numbers times their own factor."""
+    x, factor = a.astype("int32") - i32(of.first.zero), b.astype("int32") - i32(of.second.zero)
+    # LiteRT computes both in float32.
+    plain = float(np.float32(of.first.scale) / np.float32(of.into.scale))
+    times = float(np.float32(of.first.scale) * np.float32(of.second.scale) / np.float32(of.into.scale))
+    if mode == FAST:
+        kept, leaked = x.astype("float32") * f32(plain), (x * factor).astype("float32") * f32(times)
+        return rounded(tirx.Select(x >= i32(0), kept, leaked), of.into)
+    (m, shift), (n, less) = multiplier(plain), multiplier(times)
+    kept, leaked = scaled(x, i32(m), i32(shift)), scaled(x * factor, i32(n), i32(less))
+    return clamped(tirx.Select(x >= i32(0), kept, leaked), of.into)
 
 
 def squared_difference(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:

@@ -37,19 +37,7 @@ class _Residual:
 def lower(planner: Planner, operator: Operator) -> None:
     given = planner.padded(operator.inputs[0])
     x = planner.value(given.tensor)
-    weights = planner.constant(operator.inputs[1])
-    if weights is None:
-        raise planner.unsupported(operator, "its weights are computed while it runs")
-    if planner.tensor(operator.inputs[1]).quantization is None and weights.dtype.kind in "iu":
-        raise planner.unsupported(operator, "its integer weights have no scale of their own, or one a block")
-    if x.of is None:
-        if x.dtype != "float32" or weights.dtype == np.uint8:
-            raise planner.unsupported(operator, f"of {x.dtype} with weights of {weights.dtype}")
-        zero = 0
-        if weights.dtype == np.int8:
-            weights = _widened(planner, operator, weights)
-    else:
-        weights, zero = _signed(planner, operator, weights)
+    weights, zero = known_weights(planner, operator, x)
     dense = operator.name == "FULLY_CONNECTED"
     if dense:
         x = planner.whole(operator.inputs[0])
@@ -67,6 +55,20 @@ def lower(planner: Planner, operator: Operator) -> None:
         _depthwise(call, x, weights[0], shape)
     else:
         convolution(call, x, weights, shape)
+
+
+def known_weights(planner: Planner, operator: Operator, x: Value) -> tuple[Array, int]:
+    """(the weights of an operator on `x`, float32 or int8; what stands for 0 in them)"""
+    weights = planner.constant(operator.inputs[1])
+    if weights is None:
+        raise planner.unsupported(operator, "its weights are computed while it runs")
+    if planner.tensor(operator.inputs[1]).quantization is None and weights.dtype.kind in "iu":
+        raise planner.unsupported(operator, "its integer weights have no scale of their own, or one a block")
+    if x.of is not None:
+        return _signed(planner, operator, weights)
+    if x.dtype != "float32" or weights.dtype not in (np.float32, np.int8):
+        raise planner.unsupported(operator, f"of {x.dtype} with weights of {weights.dtype}")
+    return (_widened(planner, operator, weights) if weights.dtype == np.int8 else weights), 0
 
 
 def _widened(planner: Planner, operator: Operator, weights: Array) -> Array:
@@ -111,6 +113,8 @@ def convolution(call: Call, x: Value, weights: Array, shape: Window) -> None:
     """Emits the step. weights: [out, height, width, in / groups]."""
     planner, operator = call.planner, call.operator
     outputs, channels = weights.shape[0], weights.shape[3]
+    if x.shape[3] % channels or outputs % (x.shape[3] // channels):
+        raise planner.unsupported(operator, f"{x.shape[3]} channels with weights for {channels}")
     group = 0 if channels == x.shape[3] else outputs // (x.shape[3] // channels)
     dotted = x.of is not None and x.dtype != "int16" and not group
     vector = planner.isa.lanes if dotted and planner.isa.dot else planner.vector(outputs)
@@ -256,7 +260,7 @@ def _residual(planner: Planner, operator: Operator, stored: tuple[int, ...]) -> 
     if other == operator.outputs[0] or planner.constant(other) is not None or not planner.known(other):
         return None
     value = planner.value(other)
-    if value.stored != stored or planner.tensor(other).shape != planner.tensor(operator.outputs[0]).shape:
+    if value.dtype == "int16" or value.stored != stored or planner.tensor(other).shape != planner.tensor(operator.outputs[0]).shape:
         return None
     planner.take(behind)
     return _Residual(behind, value, behind.outputs[0])

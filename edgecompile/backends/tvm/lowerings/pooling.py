@@ -58,7 +58,7 @@ def maximum(planner: Planner, operator: Operator) -> None:
             return activated(most, activation)
         return tirx.max(tirx.min(most, tirx.const(into.high, x.dtype)), tirx.const(into.low, x.dtype))
 
-    function = reduction.maximum(x.stored[3], x.dtype, shape, finish)
+    function = reduction.maximum(x.stored[0], x.stored[3], x.dtype, shape, finish)
     _emit(planner, operator, function)
 
 
@@ -68,6 +68,8 @@ def softmax(planner: Planner, operator: Operator) -> None:
         planner.range(operator.inputs[0]),
         planner.range(operator.outputs[0]),
     )
+    if x.dtype == "int16":
+        raise planner.unsupported(operator, "of int16")
     rows, width = int(np.prod(x.stored[:-1])), x.stored[-1]
     step = 1.0 if of is None else of.scale
 
@@ -91,7 +93,7 @@ def softmax(planner: Planner, operator: Operator) -> None:
 
 def pooled(planner: Planner, operator: Operator, shape: Window, zero: int, finish: object) -> None:
     x = planner.value(operator.inputs[0])
-    _emit(planner, operator, reduction.average(x.stored[3], x.dtype, shape, zero, finish))  # type: ignore[arg-type]
+    _emit(planner, operator, reduction.average(x.stored[0], x.stored[3], x.dtype, shape, zero, finish))  # type: ignore[arg-type]
 
 
 def _emit(planner: Planner, operator: Operator, function: object) -> None:
