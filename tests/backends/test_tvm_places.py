@@ -299,6 +299,8 @@ def test_groups_of_channels(window: dict[str, Any], dtype: str, channels: int, o
     scales = [0.01] * groups * outputs if dtype == "int8" else []
     case.given(1, *window["input"], groups * channels, zero=window["zeros"][0])
     case.made.tensor(weights.shape, dtype, scales, 0, weights)
+    kind, bias = ("int32" if scales else dtype), case.rng.integers(-900, 900, groups * outputs)
+    case.made.tensor(bias.shape, kind, [0.1 * s for s in scales], 0, bias)
     case.left(1, *output_size(window), groups * outputs, scale=window["scales"][1])
     options = filled(schema.Conv2DOptionsT(), window)
     options.dilationHFactor, options.dilationWFactor = window["dilation"]
