@@ -22,10 +22,10 @@ from edgecompile.tflite_file.graph import Operator, Tensor
 
 
 class Planner:
-    """mode: FAST or REFERENCE, for integers."""
+    """mode: FAST or REFERENCE, for integers. source: the model as its file has it."""
 
     def __init__(self, model: TfliteModel, isa: InstructionSet, mode: str, threads: int) -> None:
-        self.model, self.isa, self.mode, self.threads = folded(model), isa, mode, threads
+        self.source, self.model, self.isa, self.mode, self.threads = model, folded(model), isa, mode, threads
         self.graph = self.model.main
         self.plan = Plan(operators={o.index: (o.name, self.graph.macs(o)) for o in self.graph.operators})
         self._values: dict[int, Value] = {}

@@ -25,7 +25,7 @@ def table(planner: Planner, operator: Operator) -> Array:
     limits = np.iinfo(dtype)
     values = np.arange(limits.min, limits.max + 1).astype(dtype)
     with tempfile.TemporaryDirectory(prefix="edgecompile-") as folder:
-        path = alone(planner.model, operator, (1, values.size), Path(folder, "operator.tflite"))
+        path = alone(planner.source, operator, (1, values.size), Path(folder, "operator.tflite"))
         found = _opened(path).run({"x": values[None]})["y"][0]
     shifted: Array = found.astype(np.int32) + planner.shift(operator.outputs[0])
     return shifted.astype(planner.dtype(operator.outputs[0]))
