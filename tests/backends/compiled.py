@@ -44,8 +44,8 @@ def compiled(model: Path, mode: str, threads: int = 1, isa: InstructionSet | Non
 
 
 def agree(model: Path, x: dict[str, Array], threads: int = 1, kernels: str = REFERENCE) -> None:
-    """Beside LiteRT's reference kernels, or others of its own where these lack the operator. Bytes in LiteRT's own rounding to the bit, and in XNNPACK's within one step, as one operator rounds once. Floats
-    within 1e-5 of the range."""
+    """Bytes in LiteRT's own rounding to the bit, and in XNNPACK's within one step, as one operator rounds once. Floats
+    within 1e-5 of the range. kernels: of LiteRT, others where the reference ones lack the operator."""
     expected = LiteRtRunner(model, kernels).run(x)
     floats = all(array.dtype == np.float32 for array in (*expected.values(), *x.values()))
     for mode in (FAST,) if floats else (EXACT, FAST):

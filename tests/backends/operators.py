@@ -38,7 +38,10 @@ class OneOperator:
         dimension: int = 0,
         inner: bool = False,
     ) -> None:
-        """Without `constant` it is one of the model's inputs, or the output; inner: that one operator hands the next."""
+        """Without `constant` it is one of the model's inputs, or the output.
+
+        inner: what one operator hands the next.
+        """
         tensor = schema.TensorT()
         tensor.name = f"t{len(self.tensors)}".encode()
         tensor.shape, tensor.type, tensor.buffer = list(shape), _TYPES[dtype], 0

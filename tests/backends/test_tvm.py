@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, InstructionSet
 from edgecompile.devices.local import LocalDevice
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.tflite_file import read
-
 
 
 @quick

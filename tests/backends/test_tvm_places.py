@@ -254,7 +254,8 @@ def test_rows_of_floats(name: str, seed: int) -> None:
     if place:
         fields = {"outputType": schema.TensorType.INT32}
     kind = {"LOG_SOFTMAX": "LogSoftmaxOptions", "L2_NORMALIZATION": "L2NormOptions", "ARG_MAX": "ArgMaxOptions",
-            "ARG_MIN": "ArgMinOptions", "CUMSUM": "CumsumOptions", "COS": "CosOptions", "POW": "PowOptions"}  # fmt: skip
+            "ARG_MIN": "ArgMinOptions", "CUMSUM": "CumsumOptions", "COS": "CosOptions",
+            "POW": "PowOptions"}  # fmt: skip
     case.judged(name, kind.get(name, "NONE"), version=1, **fields)
 
 

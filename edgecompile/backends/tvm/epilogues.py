@@ -108,8 +108,8 @@ def of_integers(
         operands = (*operands, seen)
 
     def biased(total: Expr, o: Expr, at: Indices) -> Expr:
-        found = total.astype(whole) + b[o]
-        return found if less is None else found - seen[(*at[:-1], 0)] * factor
+        found, place = total.astype(whole) + b[o], (*at[:-1], 0)
+        return found if less is None else found - seen[place] * factor
 
     if residual is None:
         return Epilogue(into.dtype, operands, constants, lambda total, o, at: requantized(biased(total, o, at), o))

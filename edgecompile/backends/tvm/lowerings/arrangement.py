@@ -23,7 +23,8 @@ def unpack(planner: Planner, operator: Operator) -> None:
 
         def of(x: list[Any], at: Indices, number: int = number) -> Expr:
             left = () if scalar else at
-            return x[0][(*left[:axis], i32(number), *left[axis:])]
+            place = (*left[:axis], i32(number), *left[axis:])
+            return x[0][place]
 
         moved(planner, operator, operator.inputs, of, number)
 
@@ -76,13 +77,14 @@ def space_to_batch(planner: Planner, operator: Operator) -> None:
     fill = tirx.const(0 if kept is None else kept.zero, planner.dtype(x))
 
     def of(placed: list[Any], at: Indices) -> Expr:
-        own, places = at[0] // sizes[0], []
+        own: Expr = at[0] // sizes[0]
+        places: list[Expr] = []
         for axis in reversed(range(len(block))):
             places.insert(0, at[1 + axis] * block[axis] + own % block[axis] - pads[axis][0])
             own = own // block[axis]
         inside = [tirx.all(i >= 0, i < size) for i, size in zip(places, sizes[1:], strict=False)]
-        value = placed[0][(at[0] % sizes[0], *places, *at[1 + len(block) :])]
-        return tirx.if_then_else(tirx.all(*inside), value, fill)
+        place = (at[0] % sizes[0], *places, *at[1 + len(block) :])
+        return tirx.if_then_else(tirx.all(*inside), placed[0][place], fill)
 
     moved(planner, operator, [x], of)
 
@@ -97,7 +99,8 @@ def batch_to_space(planner: Planner, operator: Operator) -> None:
             whole = at[1 + axis] + first
             own = own * size + whole % size
             places.append(whole // size)
-        return placed[0][(own * batch + at[0], *places, *at[1 + len(block) :])]
+        place = (own * batch + at[0], *places, *at[1 + len(block) :])
+        return placed[0][place]
 
     moved(planner, operator, operator.inputs[:1], of)
 
@@ -124,8 +127,10 @@ def gather_nd(planner: Planner, operator: Operator) -> None:
     outer, depth = len(given) - 1, given[-1]
 
     def of(placed: list[Any], at: Indices) -> Expr:
-        chosen = [within(placed[1][(*at[:outer], i32(axis))], shape[axis]) for axis in range(depth)]
-        return placed[0][(*chosen, *at[outer:])]
+        which = [(*at[:outer], i32(axis)) for axis in range(depth)]
+        chosen = [within(placed[1][place], shape[axis]) for axis, place in enumerate(which)]
+        taken = (*chosen, *at[outer:])
+        return placed[0][taken]
 
     made = planner.tensor(operator.outputs[0]).shape or (1,)
     if len(planner.tensor(operator.outputs[0]).shape) != outer + len(shape) - depth or not outer:

@@ -260,7 +260,11 @@ def _residual(planner: Planner, operator: Operator, stored: tuple[int, ...]) -> 
     if other == operator.outputs[0] or planner.constant(other) is not None or not planner.known(other):
         return None
     value = planner.value(other)
-    if value.dtype == "int16" or value.stored != stored or planner.tensor(other).shape != planner.tensor(operator.outputs[0]).shape:
+    if (
+        value.dtype == "int16"
+        or value.stored != stored
+        or planner.tensor(other).shape != planner.tensor(operator.outputs[0]).shape
+    ):
         return None
     planner.take(behind)
     return _Residual(behind, value, behind.outputs[0])

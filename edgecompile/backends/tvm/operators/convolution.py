@@ -69,7 +69,7 @@ def _window_of(x: Any, window: Window, fill: Expr) -> Any:
                 inside.append(tirx.floormod(own, apart) == 0)
                 own = tirx.floordiv(own, apart)
             places.append(own)
-        value = x[n, *places, c]
+        value = x[n, places[0], places[1], c]
         return tirx.if_then_else(tirx.all(*inside), value, fill) if inside else value
 
     return at
@@ -188,9 +188,7 @@ def row_sums(of: Input, window: Window) -> Any:
     (sh, sw), (dh, dw) = window.stride, window.dilation
     total = te.compute(
         (of.batch, *window.output, 1),
-        lambda n, y, z, _: te.sum(
-            padded(n, y * sh + kh * dh, z * sw + kw * dw, c).astype("int32"), axis=[kh, kw, c]
-        ),
+        lambda n, y, z, _: te.sum(padded(n, y * sh + kh * dh, z * sw + kw * dw, c).astype("int32"), axis=[kh, kw, c]),
         name="store",
     )
     return te.create_prim_func([x, total])

@@ -11,7 +11,9 @@ from edgecompile.backends.tvm.arithmetic import Expr, i32
 from edgecompile.backends.tvm.operators.window import Window
 
 
-def average(batch: int, stored: int, dtype: str, window: Window, zero: int, finish: Callable[[Expr, Expr], Expr]) -> Any:
+def average(
+    batch: int, stored: int, dtype: str, window: Window, zero: int, finish: Callable[[Expr, Expr], Expr]
+) -> Any:
     """Blocks `sum` and `store` of AVERAGE_POOL_2D and MEAN over height and width, padding not counted.
 
     zero: subtracted from each byte. finish: (sum, how many) -> what is stored.

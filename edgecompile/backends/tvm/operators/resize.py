@@ -33,7 +33,7 @@ def nearest(sizes: tuple[int, int], options: Mapping[str, Any]) -> Array:
     at = (np.arange(made, dtype=np.float32) + np.float32(0.5 if middle else 0)) * scale
     # Halves are rounded away from 0, in float32.
     found = np.floor(at + np.float32(0.5)) if corners else np.floor(at)
-    return np.clip(found, 0, given - 1).astype(np.int32)
+    return np.asarray(np.clip(found, 0, given - 1), np.int32)
 
 
 def in_floats(sizes: tuple[int, int], options: Mapping[str, Any]) -> Axis:
@@ -61,7 +61,7 @@ def in_integers(sizes: tuple[int, int], options: Mapping[str, Any]) -> Axis:
     return Axis(*(each.astype(np.int32) for each in (lower, upper, part)))
 
 
-def _scale(sizes: tuple[int, int], corners: bool) -> np.float32:
+def _scale(sizes: tuple[int, int], corners: bool) -> Any:
     given, made = sizes
     if corners and made > 1:
         return np.float32(np.float32(given - 1) / np.float32(made - 1))

@@ -42,7 +42,8 @@ def place_of(shape: tuple[int, ...], dtype: str, axis: int, most: bool, into: st
 
     def at(places: tuple[Expr, ...], index: Any) -> Expr:
         rest = places if len(shape) > 1 else ()
-        return x[(*rest[:axis], index.var, *rest[axis:])]
+        place = (*rest[:axis], index.var, *rest[axis:])
+        return x[place]
 
     best = te.compute(left, lambda *places: combine(at(places, i), axis=i), name="best")
     none = tirx.const(_NONE, "int32")
@@ -62,7 +63,7 @@ def running(shape: tuple[int, ...], dtype: str, axis: int, exclusive: bool, reve
     def store(*at: Expr) -> Expr:
         own, other = (k.var, at[axis]) if not reverse else (at[axis], k.var)
         seen = own < other if exclusive else own <= other
-        value = x[(*at[:axis], k.var, *at[axis + 1 :])]
-        return te.sum(tirx.if_then_else(seen, value, tirx.const(0, dtype)), axis=k)
+        place = (*at[:axis], k.var, *at[axis + 1 :])
+        return te.sum(tirx.if_then_else(seen, x[place], tirx.const(0, dtype)), axis=k)
 
     return te.create_prim_func([x, te.compute(shape, store, name="store")])

@@ -31,10 +31,11 @@ def tables(scale: float, beta: float) -> tuple[Array, Array]:
 
 def _scaled(x: Array, m: int, shift: int) -> Array:
     left, right = max(shift, 0), max(-shift, 0)
-    high = ((x << left) * m + (1 << 30)) >> 31
+    high: Array = ((x << left) * m + (1 << 30)) >> 31
     if right == 0:
         return high
-    return (high + (1 << right - 1) + (high >> 63)) >> right
+    nudged: Array = (high + (1 << right - 1) + (high >> 63)) >> right
+    return nudged
 
 
 def _values(of: Callable[[Array], Array], scale: float, zero: int) -> Array:
@@ -44,7 +45,8 @@ def _values(of: Callable[[Array], Array], scale: float, zero: int) -> Array:
     up = np.float32((1 << 16) / (np.float32(2.0 / 65535) * np.float32(65535)))
 
     def at(x: Array) -> Array:
-        return np.asarray(of(x.astype(np.float64)), np.float32) * up
+        found: Array = np.asarray(of(x.astype(np.float64)), np.float32) * up
+        return found
 
     places = first + np.arange(_LINES + 1, dtype=np.float32) * step
     value, middle = at(places), _rounded(at(places[:-1] + step / np.float32(2)))
