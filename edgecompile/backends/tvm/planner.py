@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 
 from edgecompile.backends.tvm import lowerings
-from edgecompile.backends.tvm.arithmetic import Range
+from edgecompile.backends.tvm.arithmetic import REFERENCE, Range
 from edgecompile.backends.tvm.isa import InstructionSet
 from edgecompile.backends.tvm.operators.pointwise import compact
 from edgecompile.backends.tvm.plan import BYTES, Padded, Plan, Step, Value
@@ -25,7 +25,10 @@ class Planner:
     """mode: FAST or REFERENCE, for integers. source: the model as its file has it."""
 
     def __init__(self, model: TfliteModel, isa: InstructionSet, mode: str, threads: int) -> None:
-        self.source, self.model, self.isa, self.mode, self.threads = model, folded(model), isa, mode, threads
+        self.source, self.model, self.isa, self.threads = model, folded(model), isa, threads
+        # XNNPACK has no kernels for 16 bits: what others compute there is LiteRT's own rounding.
+        wide = any(tensor.dtype == "int16" and not tensor.is_constant for tensor in model.main.tensors)
+        self.mode = REFERENCE if wide else mode
         self.graph = self.model.main
         self.plan = Plan(operators={o.index: (o.name, self.graph.macs(o)) for o in self.graph.operators})
         self._values: dict[int, Value] = {}
