@@ -223,6 +223,16 @@ def test_truth_values(name: str, seed: int) -> None:
 
 
 @settings(quick, max_examples=6)
+@given(st.sampled_from((("bool", "float32"), ("bool", "int32"), ("float32", "bool"), ("int32", "float32"))), seeds)
+def test_other_types(types: tuple[str, str], seed: int) -> None:
+    case = Case(types[0], seed)
+    case.given(1, 37)
+    case.x["t0"][:, :20] = 0
+    case.left(1, 37, dtype=types[1])
+    case.judged("CAST", "CastOptions", version=1)
+
+
+@settings(quick, max_examples=6)
 @given(st.sampled_from(("SELECT", "SELECT_V2")), st.sampled_from(("int8", "float32", "int32")), seeds)
 def test_choices(name: str, dtype: str, seed: int) -> None:
     case = Case(dtype, seed)

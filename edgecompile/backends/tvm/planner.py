@@ -18,7 +18,7 @@ from edgecompile.backends.tvm.statics import folded
 from edgecompile.errors import UnsupportedLayerError
 from edgecompile.task import Array
 from edgecompile.tflite_file import TfliteModel
-from edgecompile.tflite_file.graph import Operator, Tensor
+from edgecompile.tflite_file.graph import WEIGHTS, Operator, Tensor
 
 
 class Planner:
@@ -46,11 +46,20 @@ class Planner:
                 lower = lowerings.LOWERINGS.get(operator.name)
                 if lower is None or operator.custom:
                     raise self.unsupported(operator, "there is no TVM code of ours for it")
+                self._check_types(operator)
                 lower(self, operator)
                 self._done.add(operator.index)
         for index in self.graph.outputs:
             self.plan.outputs.append(self._handed_out(index))
         return self.plan
+
+    def _check_types(self, operator: Operator) -> None:
+        """Lowerings see no others; weights may be narrower in the file."""
+        for index in (*operator.inputs, *operator.outputs):
+            dtype = self.tensor(index).dtype if index >= 0 else "bool"
+            weights = operator.name in WEIGHTS and self.tensor(index).is_constant
+            if dtype not in BYTES and dtype != "bool" and not weights:
+                raise self.unsupported(operator, f"of {dtype}")
 
     # -- what lowerings ask
 

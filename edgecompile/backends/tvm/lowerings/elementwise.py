@@ -13,7 +13,7 @@ from edgecompile.backends.tvm import pairs
 from edgecompile.backends.tvm.arithmetic import FAST, REFERENCE, Expr, error_function, exponential, f32
 from edgecompile.backends.tvm.epilogues import activated
 from edgecompile.backends.tvm.lowerings.calls import each, emit
-from edgecompile.backends.tvm.operators.pointwise import dequantized, looked_up, quantized
+from edgecompile.backends.tvm.operators.pointwise import dequantized, looked_up, quantized, truth
 from edgecompile.backends.tvm.pairs import Pair
 from edgecompile.backends.tvm.tables import table
 from edgecompile.tflite_file.graph import Operator
@@ -108,9 +108,13 @@ def dequantize(planner: Planner, operator: Operator) -> None:
 
 def cast(planner: Planner, operator: Operator) -> None:
     of, into = planner.tensor(operator.inputs[0]).dtype, planner.tensor(operator.outputs[0]).dtype
-    if {of, into} - {"float32", "int32", "int64"}:
+    if {of, into} - {"float32", "int32", "int64", "bool"}:
         raise planner.unsupported(operator, f"from {of} to {into}")
-    each(planner, operator, operator.inputs, lambda a: a.astype(into))
+    if into == "bool":
+        zero = tirx.const(0, planner.dtype(operator.inputs[0]))
+        each(planner, operator, operator.inputs, lambda a: truth(tirx.NE(a, zero)))
+    else:
+        each(planner, operator, operator.inputs, lambda a: a.astype(into))
 
 
 def _gelu(x: Expr, operator: Operator) -> Expr:

@@ -9,6 +9,7 @@ from tvm import tirx
 
 from edgecompile.backends.tvm.arithmetic import Expr, Range, i32, multiplier, scaled
 from edgecompile.backends.tvm.lowerings.calls import each
+from edgecompile.backends.tvm.operators.pointwise import truth
 from edgecompile.tflite_file.graph import Operator
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ def _compared(of: Callable[[Expr, Expr], Expr]) -> Lowering:
             if "int16" in (first.dtype, second.dtype):
                 raise planner.unsupported(operator, "on int16 of two scales")
             one, two = first, second
-            each(planner, operator, operator.inputs, lambda a, b: _truth(of(_real(a, one), _real(b, two))))
+            each(planner, operator, operator.inputs, lambda a, b: truth(of(_real(a, one), _real(b, two))))
         else:
-            each(planner, operator, operator.inputs, lambda a, b: _truth(of(a, b)))
+            each(planner, operator, operator.inputs, lambda a, b: truth(of(a, b)))
 
     return lower
 
@@ -35,10 +36,6 @@ def _compared(of: Callable[[Expr, Expr], Expr]) -> Lowering:
 def _real(value: Expr, of: Range) -> Expr:
     m, shift = multiplier(of.scale)
     return scaled((value.astype("int32") - i32(of.zero)) << i32(_ADDED), i32(m), i32(shift))
-
-
-def _truth(value: Expr) -> Expr:
-    return tirx.Select(value, tirx.const(1, "uint8"), tirx.const(0, "uint8"))
 
 
 def _logical(of: Callable[..., Expr]) -> Lowering:

@@ -41,6 +41,11 @@ def looked_up(shape: tuple[int, ...], dtype: str, into: str) -> Any:
     return indexed(inputs, shape, lambda x, at: x[1][x[0][at].astype("int32") + i32(first)])
 
 
+def truth(value: Expr) -> Expr:
+    """A condition as it is stored."""
+    return tirx.Select(value, tirx.const(1, "uint8"), tirx.const(0, "uint8"))
+
+
 def dequantized(value: Expr, of: Range) -> Expr:
     return (value.astype("int32") - i32(of.zero)).astype("float32") * f32(of.scale)
 
