@@ -166,11 +166,17 @@ def test_integer_weights_with_a_scale_a_block(tmp_path: Path) -> None:
         compiled(path, EXACT)
 
 
-@pytest.mark.parametrize("size", [15, 30])
-def test_sums_that_float32_does_not_hold(size: int) -> None:
-    """Depthwise windows of so many elements that their sums are more than 2^24."""
-    window = {
-        "size": (size, size), "dilation": (1, 1), "input": (size, size + 1), "stride": (1, 1), "padding": "VALID",
-        "activation": "NONE", "seed": 3, "zeros": (-128, 0), "scales": (0.1, 0.3),
-    }  # fmt: skip
-    summed("DEPTHWISE_CONV_2D", "int8", window, 1, 9)
+def test_sums_that_float32_does_not_hold(tmp_path: Path) -> None:
+    """A depthwise window that sums up to more than 2^24, and a bias that takes all of that but little away again."""
+    rng, size, channels = np.random.default_rng(0), 17, 9
+    x, weights = (rng.integers(245, 256, (1, size, size, channels)) for _ in range(2))
+    made = OneOperator()
+    made.tensor((1, size, size, channels), "uint8", [0.1], 0)
+    made.tensor(weights.shape, "uint8", [0.01], 0, weights, 3)
+    made.tensor((channels,), "int32", [0.001], 0, 100 - (x * weights).sum(axis=(0, 1, 2)))
+    made.tensor((1, 1, 1, channels), "uint8", [0.001], 3)
+    options = schema.DepthwiseConv2DOptionsT()
+    options.padding, options.strideH, options.strideW = enumerated(schema.Padding, "VALID"), 1, 1
+    options.depthMultiplier = options.dilationHFactor = options.dilationWFactor = 1
+    path = made.write("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions", options, tmp_path / "m.tflite")
+    agree(path, {"t0": x.astype(np.uint8)})
