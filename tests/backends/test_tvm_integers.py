@@ -72,19 +72,19 @@ def summed(
         agree(path, {"t0": numbers(rng, dtype, 3, *given)}, threads)
 
 
-@settings(quick, max_examples=24)
+@settings(quick, max_examples=16)
 @given(st.sampled_from(KINDS), windows(dilated=True), st.integers(1, 21), st.integers(1, 35))
 def test_bytes_with_a_zero_point_on_both_sides(name: str, window: dict[str, Any], channels: int, outputs: int) -> None:
     summed(name, "uint8", window, channels, outputs, threads=window["threads"])
 
 
-@settings(quick, max_examples=20)
+@settings(quick, max_examples=12)
 @given(st.sampled_from(KINDS), windows(dilated=True), st.integers(1, 21), st.integers(1, 35))
 def test_activations_of_16_bits(name: str, window: dict[str, Any], channels: int, outputs: int) -> None:
     summed(name, "int16", window, channels, outputs, threads=window["threads"])
 
 
-@settings(quick, max_examples=16)
+@settings(quick, max_examples=12)
 @given(
     st.sampled_from(KINDS), st.sampled_from(("float32", "int8", "uint8", "int16")), windows(),
     st.integers(1, 9), st.integers(1, 20), st.integers(2, 3),
@@ -95,7 +95,7 @@ def test_sums_of_a_batch(
     summed(name, dtype, window, channels, outputs, batch, window["threads"])
 
 
-@settings(quick, max_examples=24)
+@settings(quick, max_examples=16)
 @given(
     st.sampled_from(("AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN")), st.sampled_from(("float32", "int8", "int16")),
     windows(), st.integers(1, 20), st.integers(1, 3),
@@ -119,7 +119,7 @@ def test_windows_of_a_batch(name: str, dtype: str, window: dict[str, Any], chann
         agree(path, {"t0": numbers(rng, dtype, 3, *window["input"], channels)})
 
 
-@settings(quick, max_examples=16)
+@settings(quick, max_examples=12)
 @given(
     st.sampled_from(("ADD", "SUB", "MUL", "LOGISTIC", "TANH", "QUANTIZE", "DEQUANTIZE", "CONCATENATION")),
     windows(), st.booleans(),

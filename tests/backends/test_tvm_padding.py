@@ -51,7 +51,7 @@ def padded(
     return made.write(name, kind, options, path, takes=[2, 3, 4]), {"t0": x.astype(dtype)}
 
 
-@settings(quick, max_examples=10)
+@settings(quick, max_examples=8)
 @given(st.sampled_from(("int8", "float32")), windows(dilated=True), st.lists(st.integers(0, 3), min_size=4, max_size=4),
        st.booleans())  # fmt: skip
 def test_zeros_in_front_of_a_convolution(dtype: str, window: dict[str, Any], pads: list[int], deep: bool) -> None:

@@ -185,7 +185,7 @@ PLACES = (
 )  # fmt: skip
 
 
-@settings(quick, max_examples=34)
+@settings(quick, max_examples=24)
 @given(st.sampled_from((*PLACES, *RESIZES)), bytes_or_floats, seeds)
 def test_elements_elsewhere(of: Callable[[Case], None], dtype: str, seed: int) -> None:
     of(Case(dtype, seed))
@@ -197,7 +197,7 @@ COMPARISONS = {
 }  # fmt: skip
 
 
-@settings(quick, max_examples=12)
+@settings(quick, max_examples=8)
 @given(st.sampled_from(list(COMPARISONS)), st.sampled_from(("int8", "float32", "int32")), seeds, st.booleans())
 def test_comparisons(name: str, dtype: str, seed: int, alike: bool) -> None:
     case = Case(dtype, seed)
@@ -210,7 +210,7 @@ def test_comparisons(name: str, dtype: str, seed: int, alike: bool) -> None:
     case.judged(name, COMPARISONS[name])
 
 
-@settings(quick, max_examples=5)
+@settings(quick, max_examples=4)
 @given(st.sampled_from(("AND", "OR", "NOT")), seeds)
 def test_truth_values(name: str, seed: int) -> None:
     case = Case("bool", seed)
@@ -222,7 +222,7 @@ def test_truth_values(name: str, seed: int) -> None:
     case.judged(f"LOGICAL_{name}", f"Logical{name.title()}Options", version=1)
 
 
-@settings(quick, max_examples=6)
+@settings(quick, max_examples=4)
 @given(st.sampled_from((("bool", "float32"), ("bool", "int32"), ("float32", "bool"), ("int32", "float32"))), seeds)
 def test_other_types(types: tuple[str, str], seed: int) -> None:
     case = Case(types[0], seed)
@@ -232,7 +232,7 @@ def test_other_types(types: tuple[str, str], seed: int) -> None:
     case.judged("CAST", "CastOptions", version=1)
 
 
-@settings(quick, max_examples=6)
+@settings(quick, max_examples=4)
 @given(st.sampled_from(("SELECT", "SELECT_V2")), st.sampled_from(("int8", "float32", "int32")), seeds)
 def test_choices(name: str, dtype: str, seed: int) -> None:
     case = Case(dtype, seed)
@@ -244,7 +244,7 @@ def test_choices(name: str, dtype: str, seed: int) -> None:
     case.judged(name, "SelectOptions" if name == "SELECT" else "SelectV2Options", version=1)
 
 
-@settings(quick, max_examples=24)
+@settings(quick, max_examples=16)
 @given(st.sampled_from(("LOG_SOFTMAX", "L2_NORMALIZATION", "ARG_MAX", "ARG_MIN", "CUMSUM", "SIN", "COS", "FLOOR",
                         "CEIL", "ROUND", "ELU", "POW")), seeds)  # fmt: skip
 def test_rows_of_floats(name: str, seed: int) -> None:
@@ -287,7 +287,7 @@ def test_rows_of_bytes_too(name: str, dtype: str, seed: int) -> None:
     case.judged(name, version=1)
 
 
-@settings(quick, max_examples=12)
+@settings(quick, max_examples=10)
 @given(windows(), st.sampled_from(("float32", "int8")), st.integers(1, 12), st.integers(1, 20))
 def test_transposed_convolutions(window: dict[str, Any], dtype: str, channels: int, outputs: int) -> None:
     case = Case(dtype, window["seed"])
