@@ -70,10 +70,10 @@ def has_integers(model: Path) -> bool:
     return any(t.dtype in ("int8", "uint8") for t in tensors if not t.is_constant)
 
 
-def agree(model: Path, x: dict[str, Array], threads: int = 1) -> None:
+def agree(model: Path, x: dict[str, Array], threads: int = 1, kernels: str = REFERENCE) -> None:
     """Bytes in LiteRT's own rounding to the bit, and in XNNPACK's within one step, as one operator rounds once. Floats
-    within 1e-5 of the range."""
-    expected = LiteRtRunner(model, REFERENCE).run(x)
+    within 1e-5 of the range. kernels: of LiteRT, others where the reference ones lack the operator."""
+    expected = LiteRtRunner(model, kernels).run(x)
     floats = all(array.dtype == np.float32 for array in (*expected.values(), *x.values()))
     for mode in (FAST,) if floats else (EXACT, FAST):
         found = compiled(model, mode, threads).run(x)

@@ -44,10 +44,10 @@ def test_an_operator_without_code_is_named(tmp_path: Path) -> None:
     made = OneOperator()
     for _ in range(2):
         made.tensor((1, 8), "float32")
-    model = made.write("FLOOR", "NONE", None, tmp_path / "floor.tflite", 1)
+    model = made.write("ZEROS_LIKE", "NONE", None, tmp_path / "zeros.tflite", 1)
     done = run_cli("build", model, "--backends", "litert,tvm", "--recipe", "float", "--out", "b", cwd=tmp_path)
     assert done.code == UnsupportedLayerError.exit_code, done.err
-    assert "operator 0 (FLOOR, 't1'): there is no TVM code of ours for it" in done.err
+    assert "operator 0 (ZEROS_LIKE, 't1'): there is no TVM code of ours for it" in done.err
     assert "--backends litert leaves TVM out" in done.err
     assert not (tmp_path / "b").exists()
 
@@ -130,14 +130,14 @@ def test_what_is_only_wanted_if_installed_does_not_end_a_build(tmp_path: Path) -
     made = OneOperator()
     for _ in range(2):
         made.tensor((1, 8), "float32")
-    model = made.write("FLOOR", "NONE", None, tmp_path / "floor.tflite", 1)
+    model = made.write("ZEROS_LIKE", "NONE", None, tmp_path / "zeros.tflite", 1)
     without = {"EDGECOMPILE_WITHOUT": "onnx,openvino"}
     done = run_cli("build", model, "--recipe", "float", "--out", "b", cwd=tmp_path, env=without)
     assert done.code == 0, done.err
-    assert "tvm left out: operator 0 (FLOOR, 't1')" in done.err
+    assert "tvm left out: operator 0 (ZEROS_LIKE, 't1')" in done.err
     gates = json.loads((tmp_path / "b" / "manifest.json").read_text())["gates"]
     (left_out,) = (gate["text"] for gate in gates if gate["name"] == "backends")
-    assert left_out.startswith("tvm left out: operator 0 (FLOOR, 't1')")
+    assert left_out.startswith("tvm left out: operator 0 (ZEROS_LIKE, 't1')")
     plan = run_cli("build", model, "--recipe", "float", "--without", "tvm", "--dry-run", "--json", cwd=tmp_path)
     assert json.loads(plan.out)["backends"] == ["litert", "onnx", "openvino"]
     nothing = run_cli("build", model, "--without", "litert,tvm,onnx,openvino", cwd=tmp_path)

@@ -281,8 +281,8 @@ def test_an_operator_that_there_is_no_code_for(tmp_path: Path) -> None:
     made = OneOperator()
     made.tensor((1, 4), "float32")
     made.tensor((1, 4), "float32")
-    path = made.write("SIN", "NONE", None, tmp_path / "sin.tflite", version=1)
-    with pytest.raises(UnsupportedLayerError, match=r"operator 0 \(SIN, 't1'\)"):
+    path = made.write("ZEROS_LIKE", "NONE", None, tmp_path / "zeros.tflite", version=1)
+    with pytest.raises(UnsupportedLayerError, match=r"operator 0 \(ZEROS_LIKE, 't1'\)"):
         compiled(path, FAST)
 
 

@@ -69,12 +69,26 @@ def high_product(a: Expr, b: Expr) -> Expr:
     return ((a.astype("int64") * b.astype("int64") + i64(1 << 30)) >> i64(31)).astype("int32")
 
 
+def scaled_once(x: Expr, m: Expr, shift: Expr) -> Expr:
+    """As `scaled`, rounded once over the whole shift, which LiteRT's FULLY_CONNECTED of int16 does."""
+    total = (i32(31) - shift).astype("int64")
+    wide = x.astype("int64") * m.astype("int64")
+    return ((wide + (i64(1) << (total - i64(1)))) >> total).astype("int32")
+
+
 def scaled_in_doubles(x: Expr, scale: Expr) -> Expr:
     """int32 x * float64 scale, halves away from zero: as LiteRT's FULLY_CONNECTED scales, unlike its convolutions."""
     limit = tirx.const(float(1 << 30), "float64")  # far beyond a byte, and still an int32
     product = tirx.max(tirx.min(x.astype("float64") * scale, limit), -limit)
     half = tirx.const(0.5, "float64")
     return (product + tirx.Select(x < i32(0), -half, half)).astype("int32")
+
+
+def scaled_wide(x: Expr, m: Expr, shift: Expr) -> Expr:
+    """int64 x * m * 2^(shift - 31), with m in 15 bits, which LiteRT's kernels of int16 do with int64 sums."""
+    reduced = tirx.min((m >> i32(16)) + ((m >> i32(15)) & i32(1)), i32(0x7FFF)).astype("int64")
+    total = (i32(15) - shift).astype("int64")
+    return ((x * reduced + (i64(1) << (total - i64(1)))) >> total).astype("int32")
 
 
 def clamped(value: Expr, into: Range) -> Expr:

@@ -19,11 +19,16 @@ from edgecompile.backends.tvm.arithmetic import (
     rounded,
     scaled,
     scaled_in_doubles,
+    scaled_once,
+    scaled_wide,
 )
 from edgecompile.backends.tvm.pairs import Pair, added
 from edgecompile.task import Array
 
 Indices = tuple[Any, ...]
+# How a sum is brought to the output's scale: rounded after the product and after the shift, once over both, by the
+# upper half of the multiplier, or in doubles.
+TWICE, ONCE, WIDE, DOUBLES = "twice", "once", "wide", "doubles"
 
 
 @dataclass(frozen=True)
@@ -75,15 +80,18 @@ def of_integers(
     into: Range,
     mode: str,
     *,
-    once: bool = False,
+    rounding: str = TWICE,
+    less: tuple[tuple[int, ...], int] | None = None,
     residual: tuple[tuple[int, ...], Pair] | None = None,
 ) -> Epilogue:
-    """bias: int32, and scales: float64 (input's times weights' over output's), both [stored channels].
+    """bias: int32 or, of int16 activations, int64, and scales: float64 (input's times weights' over output's), both
+    [stored channels].
 
-    once: in reference mode, as FULLY_CONNECTED scales. residual: (its shape, the addition, whose first input is the
-    sum).
+    rounding: in reference mode. less: (shape of what is subtracted, its last axis 1, what multiplies it).
+    residual: (its shape, the addition, whose first input is the sum).
     """
-    b = te.placeholder(bias.shape, "int32", "bias")
+    whole = bias.dtype.name
+    b = te.placeholder(bias.shape, whole, "bias")
     constants: tuple[Array, ...]
     operands: tuple[Any, ...]
     if mode == FAST:
@@ -91,28 +99,37 @@ def of_integers(
         operands, constants = (b, m), (bias, in_floats(scales, into))
 
         def requantized(total: Expr, o: Expr) -> Expr:
-            return rounded((total + b[o]).astype("float32") * m[o], into)
-    elif once:
+            return rounded(total.astype("float32") * m[o], into)
+    elif rounding == DOUBLES:
         m = te.placeholder(bias.shape, "float64", "scale")
         operands, constants = (b, m), (bias, scales)
 
         def requantized(total: Expr, o: Expr) -> Expr:
-            return clamped(scaled_in_doubles(total + b[o], m[o]), into)
+            return clamped(scaled_in_doubles(total, m[o]), into)
     else:
         pairs = [multiplier(float(scale)) for scale in scales]
         m, s = te.placeholder(bias.shape, "int32", "multiplier"), te.placeholder(bias.shape, "int32", "shift")
         operands = (b, m, s)
         constants = (bias, np.array([p[0] for p in pairs], np.int32), np.array([p[1] for p in pairs], np.int32))
+        scale = {TWICE: scaled, ONCE: scaled_once, WIDE: scaled_wide}[rounding]
 
         def requantized(total: Expr, o: Expr) -> Expr:
-            return clamped(scaled(total + b[o], m[o], s[o]), into)
+            return clamped(scale(total, m[o], s[o]), into)
+
+    if less is not None:
+        seen, factor = te.placeholder(less[0], "int32", "seen"), less[1]
+        operands = (*operands, seen)
+
+    def biased(total: Expr, o: Expr, at: Indices) -> Expr:
+        found, place = total.astype(whole) + b[o], (*at[:-1], 0)
+        return found if less is None else found - seen[place] * factor
 
     if residual is None:
-        return Epilogue(into.dtype, operands, constants, lambda total, o, _: requantized(total, o))
+        return Epilogue(into.dtype, operands, constants, lambda total, o, at: requantized(biased(total, o, at), o))
     shape, addition = residual
     r = te.placeholder(shape, addition.second.dtype, "residual")
 
     def apply(total: Expr, o: Expr, at: Indices) -> Expr:
-        return added(requantized(total, o), r[at], addition, mode)
+        return added(requantized(biased(total, o, at), o), r[at], addition, mode)
 
     return Epilogue(addition.into.dtype, (*operands, r), constants, apply)

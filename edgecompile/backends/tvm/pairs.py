@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from tvm import tirx
 
 from edgecompile.backends.tvm.arithmetic import FAST, Expr, Range, clamped, f32, i32, multiplier, rounded, scaled
 
-# Bits by which LiteRT shifts bytes to the left before it scales them.
-_ADDED, _SQUARED = 20, 7
+# Bits by which LiteRT shifts integers to the left before it scales them.
+_ADDED, _ADDED_INT16, _SQUARED = 20, 15, 7
 # Bits behind the point that XNNPACK leaves the larger of two scales that it adds by, and how far it shifts back.
 _BITS, _SHIFTS = 20, (13, 30)
 
@@ -43,18 +44,34 @@ def _sum(a: Expr, b: Expr, of: Pair, mode: str, sign: int) -> Expr:
         m, n = round(math.ldexp(one, shift)), sign * round(math.ldexp(two, shift))
         zeros = i32((1 << (shift - 1)) - m * first.zero - n * second.zero)
         return clamped((a.astype("int32") * i32(m) + b.astype("int32") * i32(n) + zeros) >> i32(shift), into)
-    x, y, twice = _to_one_scale(a, b, of, _ADDED)
-    m, shift = multiplier(twice / ((1 << _ADDED) * into.scale))
+    bits = _ADDED_INT16 if into.dtype == "int16" else _ADDED
+    x, y, twice = _to_one_scale(a, b, of, bits)
+    m, shift = multiplier(twice / ((1 << bits) * into.scale))
     return clamped(scaled(x + y if sign > 0 else x - y, i32(m), i32(shift)), into)
 
 
 def multiplied(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:
     product = (a.astype("int32") - i32(of.first.zero)) * (b.astype("int32") - i32(of.second.zero))
+    # LiteRT computes it in float32.
+    real = float(np.float32(of.first.scale) * np.float32(of.second.scale) / np.float32(of.into.scale))
     if mode == FAST:
-        scale = np.float32(of.first.scale) * np.float32(of.second.scale) / np.float32(of.into.scale)
-        return rounded(product.astype("float32") * f32(scale), of.into)
-    m, shift = multiplier(of.first.scale * of.second.scale / of.into.scale)
+        return rounded(product.astype("float32") * f32(real), of.into)
+    m, shift = multiplier(real)
     return clamped(scaled(product, i32(m), i32(shift)), of.into)
+
+
+def leaking(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:
+    """PRELU: negative numbers times their own factor."""
+    x, factor = a.astype("int32") - i32(of.first.zero), b.astype("int32") - i32(of.second.zero)
+    # LiteRT computes both in float32.
+    plain = float(np.float32(of.first.scale) / np.float32(of.into.scale))
+    times = float(np.float32(of.first.scale) * np.float32(of.second.scale) / np.float32(of.into.scale))
+    if mode == FAST:
+        kept, leaked = x.astype("float32") * f32(plain), (x * factor).astype("float32") * f32(times)
+        return rounded(tirx.Select(x >= i32(0), kept, leaked), of.into)
+    (m, shift), (n, less) = multiplier(plain), multiplier(times)
+    kept, leaked = scaled(x, i32(m), i32(shift)), scaled(x * factor, i32(n), i32(less))
+    return clamped(tirx.Select(x >= i32(0), kept, leaked), of.into)
 
 
 def squared_difference(a: Expr, b: Expr, of: Pair, mode: str) -> Expr:

@@ -9,7 +9,7 @@ from typing import Any
 from edgecompile.backends.tvm.arithmetic import Range
 from edgecompile.task import Array
 
-BYTES = {"float32": 4, "int32": 4, "uint8": 1, "int8": 1, "int64": 8}
+BYTES = {"float32": 4, "int32": 4, "uint8": 1, "int8": 1, "int16": 2, "int64": 8}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,18 @@ class Value:
     @property
     def bytes(self) -> int:
         return math.prod(self.stored) * BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A tensor that is read with rows and columns of zeros around it. around: (before, after) of each direction.
+
+    operators: which say so, by their indices.
+    """
+
+    tensor: int
+    around: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    operators: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

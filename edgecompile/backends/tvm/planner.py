@@ -9,26 +9,30 @@ from collections import Counter
 import numpy as np
 
 from edgecompile.backends.tvm import lowerings
-from edgecompile.backends.tvm.arithmetic import Range
+from edgecompile.backends.tvm.arithmetic import REFERENCE, Range
 from edgecompile.backends.tvm.isa import InstructionSet
 from edgecompile.backends.tvm.operators.pointwise import compact
-from edgecompile.backends.tvm.plan import BYTES, Plan, Step, Value
+from edgecompile.backends.tvm.plan import BYTES, Padded, Plan, Step, Value
 from edgecompile.backends.tvm.schedules import plain
 from edgecompile.backends.tvm.statics import folded
 from edgecompile.errors import UnsupportedLayerError
 from edgecompile.task import Array
 from edgecompile.tflite_file import TfliteModel
-from edgecompile.tflite_file.graph import Operator, Tensor
+from edgecompile.tflite_file.graph import WEIGHTS, Operator, Tensor
 
 
 class Planner:
-    """mode: FAST or REFERENCE, for integers."""
+    """mode: FAST or REFERENCE, for integers. source: the model as its file has it."""
 
     def __init__(self, model: TfliteModel, isa: InstructionSet, mode: str, threads: int) -> None:
-        self.model, self.isa, self.mode, self.threads = folded(model), isa, mode, threads
+        self.source, self.model, self.isa, self.threads = model, folded(model), isa, threads
+        # XNNPACK has no kernels for 16 bits: what others compute there is LiteRT's own rounding.
+        wide = any(tensor.dtype == "int16" and not tensor.is_constant for tensor in model.main.tensors)
+        self.mode = REFERENCE if wide else mode
         self.graph = self.model.main
         self.plan = Plan(operators={o.index: (o.name, self.graph.macs(o)) for o in self.graph.operators})
         self._values: dict[int, Value] = {}
+        self._padded: dict[int, Padded] = {}
         self._done: set[int] = set()
         self._uses = Counter(index for operator in self.graph.operators for index in operator.inputs)
         self._uses.update(self.graph.outputs)
@@ -42,11 +46,20 @@ class Planner:
                 lower = lowerings.LOWERINGS.get(operator.name)
                 if lower is None or operator.custom:
                     raise self.unsupported(operator, "there is no TVM code of ours for it")
+                self._check_types(operator)
                 lower(self, operator)
                 self._done.add(operator.index)
         for index in self.graph.outputs:
             self.plan.outputs.append(self._handed_out(index))
         return self.plan
+
+    def _check_types(self, operator: Operator) -> None:
+        """Lowerings see no others; weights may be narrower in the file."""
+        for index in (*operator.inputs, *operator.outputs):
+            dtype = self.tensor(index).dtype if index >= 0 else "bool"
+            weights = operator.name in WEIGHTS and self.tensor(index).is_constant
+            if dtype not in BYTES and dtype != "bool" and not weights:
+                raise self.unsupported(operator, f"of {dtype}")
 
     # -- what lowerings ask
 
@@ -76,16 +89,19 @@ class Planner:
         data = self.constant(index)
         if data is None:
             return self.whole(index)
-        shifted = data if self.dtype(index) == data.dtype else (data.astype(np.int16) + 128).astype(np.uint8)
+        shifted = data
+        if self.dtype(index) != data.dtype:
+            shifted = (data.astype(np.int16) + self.shift(index)).astype(self.dtype(index))
         return np.ascontiguousarray(shifted.reshape(shifted.shape or (1,)))
 
     def range(self, index: int, activation: str = "NONE") -> Range | None:
         """Of a quantized tensor, as it is stored; None for any other."""
         tensor = self.tensor(index)
-        if tensor.quantization is None or tensor.dtype not in ("int8", "uint8"):
+        if tensor.quantization is None or tensor.dtype not in ("int8", "uint8", "int16"):
             return None
         scale, zero = tensor.quantization.scales[0], tensor.quantization.zero_points[0]
-        low, high = (0, 255) if tensor.dtype == "uint8" else (-128, 127)
+        limits = np.iinfo(tensor.dtype)
+        low, high = int(limits.min), int(limits.max)
         if activation in ("RELU", "RELU6"):
             low = max(low, zero)
         if activation == "RELU6":
@@ -97,12 +113,15 @@ class Planner:
 
     def shift(self, index: int) -> int:
         """What is added to the tensor's integers where they are stored."""
-        return 128 if self.tensor(index).dtype == "int8" and self.isa.unsigned else 0
+        kept, dtype = self.dtype(index), self.tensor(index).dtype
+        return 0 if kept == dtype or dtype == "bool" else 128 if kept == "uint8" else -128
 
     def dtype(self, index: int) -> str:
-        """As the tensor is stored between calls."""
-        tensor = self.tensor(index)
-        return "uint8" if tensor.dtype == "int8" and self.isa.unsigned else tensor.dtype
+        """As the tensor is stored between calls: bytes all signed or all unsigned, truth values as 0 and 1."""
+        dtype = self.tensor(index).dtype
+        if dtype in ("int8", "uint8"):
+            return "uint8" if self.isa.unsigned else "int8"
+        return "uint8" if dtype == "bool" else dtype
 
     def output(self, index: int, stored: tuple[int, ...] | None = None) -> Value:
         """A new value for a tensor, which the step that is emitted next writes."""
@@ -120,6 +139,13 @@ class Planner:
     def same(self, index: int, of: Value) -> None:
         """The tensor is `of`, element by element."""
         self._values[index] = dataclasses.replace(of, of=self.range(index), root=of.place)
+
+    def pad(self, index: int, of: Padded) -> None:
+        """The tensor is read as a part of another, by the one operator that reads it."""
+        self._padded[index] = of
+
+    def padded(self, index: int) -> Padded:
+        return self._padded.get(index, Padded(index))
 
     def emit(self, step: Step) -> None:
         self.plan.steps.append(step)
@@ -154,12 +180,14 @@ class Planner:
 
     def _taken_in(self, index: int) -> Value:
         tensor, kept = self.tensor(index), self.dtype(index)
-        value = Value(tensor.shape, tensor.shape, tensor.dtype, self.range(index) if kept == tensor.dtype else None)
+        given = "uint8" if tensor.dtype == "bool" else tensor.dtype
+        value = Value(tensor.shape, tensor.shape, given, self.range(index) if kept == given else None)
         self.plan.inputs.append(value)
-        return value if kept == tensor.dtype else self._recentred(value, kept, self.range(index))
+        return value if kept == given else self._recentred(value, kept, self.range(index))
 
     def _handed_out(self, index: int) -> Value:
         found, dtype = self.whole(index), self.tensor(index).dtype
+        dtype = "uint8" if dtype == "bool" else dtype
         if found.dtype != dtype:
             return self._recentred(found, dtype, None)
         taken = found.place in (*self.plan.inputs, *(each.place for each in self.plan.outputs))

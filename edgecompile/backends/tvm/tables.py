@@ -1,4 +1,4 @@
-"""What LiteRT's reference kernel makes of each of the 256 values of a byte."""
+"""What LiteRT's reference kernel makes of each value of a byte, or of 16 bits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgecompile.errors import ModelError
 from edgecompile.loaders.interpreter import Interpreted
 from edgecompile.task import Array
 from edgecompile.tflite_file import alone
@@ -18,15 +19,22 @@ if TYPE_CHECKING:
 
 
 def table(planner: Planner, operator: Operator) -> Array:
-    """[256], by the value that is stored, the least first, as the output is stored: for an operator on the elements
-    of one tensor. ModelError where LiteRT refuses the operator."""
+    """[256 or 65536], by the value that is stored, the least first, as the output is stored: for an operator on the
+    elements of one tensor. ModelError where LiteRT refuses the operator."""
     dtype = planner.tensor(operator.inputs[0]).dtype
-    least = -128 if dtype == "int8" else 0
-    values = np.arange(least, least + 256).astype(dtype)
+    limits = np.iinfo(dtype)
+    values = np.arange(limits.min, limits.max + 1).astype(dtype)
     with tempfile.TemporaryDirectory(prefix="edgecompile-") as folder:
-        path = alone(planner.model, operator, (1, 256), Path(folder, "operator.tflite"))
-        found = Interpreted(path, (["x"], ["y"]), resolver="BUILTIN_REF").run({"x": values[None]})["y"][0]
-    stored: Array = (found.astype(np.int16) + planner.shift(operator.outputs[0])).astype(
-        planner.dtype(operator.outputs[0])
-    )
-    return stored
+        path = alone(planner.source, operator, (1, values.size), Path(folder, "operator.tflite"))
+        found = _opened(path).run({"x": values[None]})["y"][0]
+    shifted: Array = found.astype(np.int32) + planner.shift(operator.outputs[0])
+    return shifted.astype(planner.dtype(operator.outputs[0]))
+
+
+def _opened(path: Path) -> Interpreted:
+    """By the reference kernels; by LiteRT's other ones where these lack the operator."""
+    names = (["x"], ["y"])
+    try:
+        return Interpreted(path, names, resolver="BUILTIN_REF")
+    except ModelError:
+        return Interpreted(path, names, resolver="BUILTIN_WITHOUT_DEFAULT_DELEGATES")

@@ -5,16 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgecompile.backends.tvm.lowerings import convolution, elementwise, matmul, movement, pooling, reduction
+from edgecompile.backends.tvm.lowerings import (
+    arrangement,
+    convolution,
+    elementwise,
+    logic,
+    matmul,
+    movement,
+    pooling,
+    reduction,
+    resize,
+    rows,
+    transposed,
+)
 from edgecompile.tflite_file.graph import Operator
 
 Lowering = Callable[[Any, Operator], None]
 
 LOWERINGS: dict[str, Lowering] = {
+    **arrangement.LOWERINGS,
     **convolution.LOWERINGS,
     **elementwise.LOWERINGS,
+    **logic.LOWERINGS,
     **matmul.LOWERINGS,
     **movement.LOWERINGS,
     **pooling.LOWERINGS,
     **reduction.LOWERINGS,
+    **resize.LOWERINGS,
+    **rows.LOWERINGS,
+    **transposed.LOWERINGS,
 }

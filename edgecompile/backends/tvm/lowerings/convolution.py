@@ -15,6 +15,7 @@ from edgecompile.backends.tvm.operators.window import Window, window
 from edgecompile.backends.tvm.pairs import Pair
 from edgecompile.backends.tvm.plan import Step, Value
 from edgecompile.backends.tvm.schedules import convolution as schedules
+from edgecompile.backends.tvm.schedules import plain
 from edgecompile.task import Array
 from edgecompile.tflite_file.graph import Operator
 
@@ -34,12 +35,9 @@ class _Residual:
 
 
 def lower(planner: Planner, operator: Operator) -> None:
-    x = planner.value(operator.inputs[0])
-    weights = planner.constant(operator.inputs[1])
-    if weights is None:
-        raise planner.unsupported(operator, "its weights are computed while it runs")
-    if x.of is None and weights.dtype == np.int8:
-        weights = _widened(planner, operator, weights)
+    given = planner.padded(operator.inputs[0])
+    x = planner.value(given.tensor)
+    weights, zero = known_weights(planner, operator, x)
     dense = operator.name == "FULLY_CONNECTED"
     if dense:
         x = planner.whole(operator.inputs[0])
@@ -47,16 +45,30 @@ def lower(planner: Planner, operator: Operator) -> None:
         x = Value((1, 1, rows, weights.shape[1]), (1, 1, rows, weights.shape[1]), x.dtype, x.of, x.place)
         weights = weights[:, None, None, :]
     shape = window(
-        _DENSE if dense else operator.options, (x.stored[1], x.stored[2]), (weights.shape[1], weights.shape[2])
+        _DENSE if dense else operator.options,
+        (x.stored[1], x.stored[2]),
+        (weights.shape[1], weights.shape[2]),
+        given.around,
     )
-    if x.shape[0] != 1:
-        raise planner.unsupported(operator, f"its batch is {x.shape[0]}, and code of ours takes one sample")
+    call = Call(planner, operator, given.operators, zero)
     if operator.name == "DEPTHWISE_CONV_2D":
-        _depthwise(planner, operator, x, weights[0], shape)
-    elif weights.shape[3] != x.shape[3]:
-        raise planner.unsupported(operator, "it has groups of channels")
+        _depthwise(call, x, weights[0], shape)
     else:
-        _convolution(planner, operator, x, weights, shape)
+        convolution(call, x, weights, shape)
+
+
+def known_weights(planner: Planner, operator: Operator, x: Value) -> tuple[Array, int]:
+    """(the weights of an operator on `x`, float32 or int8; what stands for 0 in them)"""
+    weights = planner.constant(operator.inputs[1])
+    if weights is None:
+        raise planner.unsupported(operator, "its weights are computed while it runs")
+    if planner.tensor(operator.inputs[1]).quantization is None and weights.dtype.kind in "iu":
+        raise planner.unsupported(operator, "its integer weights have no scale of their own, or one a block")
+    if x.of is not None:
+        return _signed(planner, operator, weights)
+    if x.dtype != "float32" or weights.dtype not in (np.float32, np.int8):
+        raise planner.unsupported(operator, f"of {x.dtype} with weights of {weights.dtype}")
+    return (_widened(planner, operator, weights) if weights.dtype == np.int8 else weights), 0
 
 
 def _widened(planner: Planner, operator: Operator, weights: Array) -> Array:
@@ -69,73 +81,142 @@ def _widened(planner: Planner, operator: Operator, weights: Array) -> Array:
     return weights.astype(np.float32) * scales
 
 
-def _convolution(planner: Planner, operator: Operator, x: Value, weights: Array, shape: Window) -> None:
+def _signed(planner: Planner, operator: Operator, weights: Array) -> tuple[Array, int]:
+    """(int8 weights, what stands for 0 in them): unsigned ones are 128 less."""
+    kept = planner.tensor(operator.inputs[1]).quantization
+    assert kept is not None
+    zeros = set(kept.zero_points)
+    if len(zeros) != 1 or weights.dtype not in (np.int8, np.uint8):
+        raise planner.unsupported(operator, f"with weights of {weights.dtype} and zero points {sorted(zeros)[:4]}")
+    if weights.dtype == np.int8:
+        return weights, zeros.pop()
+    return (weights.astype(np.int16) - 128).astype(np.int8), zeros.pop() - 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """An operator that is a sum of products. front: operators that are part of it too. zero: what stands for 0 in its
+    weights. bias: which of its inputs is the bias."""
+
+    planner: Planner
+    operator: Operator
+    front: tuple[int, ...] = ()
+    zero: int = 0
+    bias: int = 2
+
+    @property
+    def macs(self) -> int:
+        return self.planner.graph.macs(self.operator)
+
+
+def convolution(call: Call, x: Value, weights: Array, shape: Window) -> None:
+    """Emits the step. weights: [out, height, width, in / groups]."""
+    planner, operator = call.planner, call.operator
     outputs, channels = weights.shape[0], weights.shape[3]
-    vector = planner.vector(outputs) if x.of is None or planner.isa.dot is None else planner.isa.lanes
+    if x.shape[3] % channels or outputs % (x.shape[3] // channels):
+        raise planner.unsupported(operator, f"{x.shape[3]} channels with weights for {channels}")
+    group = 0 if channels == x.shape[3] else outputs // (x.shape[3] // channels)
+    dotted = x.of is not None and x.dtype != "int16" and not group
+    vector = planner.isa.lanes if dotted and planner.isa.dot else planner.vector(outputs)
     stored = -(-outputs // vector) * vector
     whole = shape
-    if shape.pointwise:  # rows are columns then
-        pixels = shape.output[0] * shape.output[1]
+    if shape.pointwise:  # rows are columns then, of all samples
+        pixels = x.shape[0] * shape.output[0] * shape.output[1]
         shape = dataclasses.replace(shape, input=(1, pixels), output=(1, pixels))
-        x = Value((1, 1, pixels, channels), (1, 1, pixels, x.stored[3]), x.dtype, x.of, x.place)
-    residual = _residual(planner, operator, (1, *whole.output, stored))
-    flat = (1, *shape.output, stored)
-    epilogue = _epilogue(planner, operator, weights, stored, x, residual, flat)
-    macs = planner.graph.macs(operator)
-    if x.of is None:
-        intrinsic = widest(planner.isa.products, channels) if vector == planner.isa.lanes else None
-        made = operators.convolution(
-            channels, x.stored[3], shape, stored, vector, epilogue, copied=intrinsic is not None
-        )
-        packed = operators.pack(weights.astype(np.float32), stored, vector)
+        x = Value((1, 1, pixels, x.shape[3]), (1, 1, pixels, x.stored[3]), x.dtype, x.of, x.place)
+        flat: tuple[int, ...] = (1, 1, pixels, stored)
     else:
-        zero = x.of.zero
-        made = operators.byte_convolution(channels, x.stored[3], shape, stored, vector, epilogue, x.dtype, zero)
+        flat = (x.shape[0], *shape.output, stored)
+    batch = planner.tensor(operator.outputs[0]).shape[0]
+    residual = _residual(planner, operator, (batch, *whole.output, stored))
+    of = operators.Input(x.shape[0], channels, x.stored[3], x.dtype, 0 if x.of is None else x.of.zero)
+    seen = _seen(call, x, of, shape, group)
+    epilogue = _epilogue(call, weights, stored, x, residual, flat, seen)
+    intrinsic = None
+    if dotted:
+        made = operators.byte_convolution(of, shape, stored, vector, epilogue)
         if operators.folds(channels, shape):
             weights = weights.reshape(outputs, weights.shape[1], 1, -1)
         packed = operators.pack(weights, stored, vector, operators.GROUP)
-        groups = packed.shape[3]
-        intrinsic = widest(planner.isa.dots, groups) if takes(planner.isa.dot, weights) else None
-    function, note = schedules.convolution(made, planner.isa, macs, planner.threads, intrinsic)
+        intrinsic = widest(planner.isa.dots, packed.shape[3]) if takes(planner.isa.dot, weights) else None
+    else:
+        kind = np.float32 if x.of is None else np.int8
+        if x.of is None and not group and vector == planner.isa.lanes:
+            intrinsic = widest(planner.isa.products, channels)
+        copied = intrinsic is not None
+        made = operators.convolution(of, shape, stored, vector, epilogue, _sums(x, weights), group, copied=copied)
+        packed = operators.pack(weights.astype(kind), stored, vector)
+    function, note = schedules.convolution(made, planner.isa, call.macs, planner.threads, intrinsic)
     if intrinsic:
         note += f", {intrinsic.name.rpartition('.')[2]}"
     scratch = () if made.scratch is None else (Value(made.scratch[0], made.scratch[0], made.scratch[1]),)
     output = _output(planner, operator, residual, stored)
-    operands = (*epilogue.constants, *((residual.other,) if residual else ()))
-    done = (operator.index, *((residual.operator.index,) if residual else ()))
+    operands = (*epilogue.constants, *((seen,) if seen else ()), *((residual.other,) if residual else ()))
+    done = (*call.front, operator.index, *((residual.operator.index,) if residual else ()))
     planner.emit(Step(function, (x, packed, *operands, *scratch, output), (*scratch, output), done, note))
 
 
-def _depthwise(planner: Planner, operator: Operator, x: Value, weights: Array, shape: Window) -> None:
+def _seen(call: Call, x: Value, of: operators.Input, shape: Window, group: int) -> Value | None:
+    """The sums of the input alone, which a zero point of the weights multiplies."""
+    if call.zero == 0:
+        return None
+    if group:
+        raise call.planner.unsupported(call.operator, "it has groups of channels and weights with a zero point")
+    made = (of.batch, *shape.output, 1)
+    sums = Value(made, made, "int32")
+    function, note = plain.as_it_is(operators.row_sums(of, shape))
+    call.planner.emit(Step(function, (x, sums), (sums,), (), f"sums of the input, {note}"))
+    return sums
+
+
+def _sums(x: Value, weights: Array, floats: bool = False) -> str:
+    """The narrowest type that holds all sums of products with weights [out, ...]. floats: whether float32 may, which
+    is exact below 2^24."""
+    if x.of is None:
+        return "float32"
+    largest = 1 << 15 if x.dtype == "int16" else 255
+    total = largest * int(np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1).max())
+    if x.dtype == "int16":
+        return "int32" if total < 1 << 31 else "int64"
+    return "float32" if floats and total < 1 << 24 else "int32"
+
+
+def _depthwise(call: Call, x: Value, weights: Array, shape: Window) -> None:
+    planner, operator = call.planner, call.operator
     channels, multiplier = weights.shape[2], weights.shape[2] // x.shape[3]
     stored = x.stored[3] if multiplier == 1 else channels
-    words = planner.isa.words and x.of is not None
+    words = planner.isa.words and x.dtype in ("int8", "uint8")
     most = planner.isa.lanes * (2 if words else 1)
     vector = next(width for width in (16, 8, 4, 2, 1) if width <= most and stored % width == 0)
-    wide = np.zeros((*weights.shape[:2], stored), np.int16 if words else np.float32)
-    wide[..., :channels] = weights
+    real = weights.astype(np.float32 if x.of is None else np.int32) - call.zero
+    sums = "int32" if words else _sums(x, real.transpose(2, 0, 1), floats=True)
+    factors = "int16" if words else sums
+    wide = np.zeros((*weights.shape[:2], stored), factors)
+    wide[..., :channels] = real
     packed = np.ascontiguousarray(wide.reshape(*weights.shape[:2], stored // vector, vector).transpose(2, 0, 1, 3))
-    epilogue = _epilogue(planner, operator, weights.transpose(2, 0, 1)[..., None], stored, x, None, ())
-    zero = 0 if x.of is None else x.of.zero
-    made = operators.depthwise((x.stored[3], multiplier), stored, shape, vector, epilogue, x.dtype, zero, words=words)
-    function, note = schedules.depthwise(made, planner.isa, planner.graph.macs(operator), planner.threads)
+    epilogue = _epilogue(call, weights.transpose(2, 0, 1)[..., None], stored, x, None, ())
+    of = operators.Input(x.shape[0], x.shape[3], x.stored[3], x.dtype, 0 if x.of is None else x.of.zero)
+    made = operators.depthwise(of, multiplier, stored, shape, vector, epilogue, (factors, sums))
+    function, note = schedules.depthwise(made, planner.isa, call.macs, planner.threads)
     output = _output(planner, operator, None, stored)
-    planner.emit(Step(function, (x, packed, *epilogue.constants, output), (output,), (operator.index,), note))
+    done = (*call.front, operator.index)
+    planner.emit(Step(function, (x, packed, *epilogue.constants, output), (output,), done, note))
 
 
 def _epilogue(
-    planner: Planner,
-    operator: Operator,
+    call: Call,
     weights: Array,
     stored: int,
     x: Value,
     residual: _Residual | None,
     at: tuple[int, ...],
+    seen: Value | None = None,
 ) -> Epilogue:
-    outputs, activation = weights.shape[0], operator.options["fused_activation_function"]
+    planner, operator = call.planner, call.operator
+    outputs, activation = weights.shape[0], operator.options.get("fused_activation_function", "NONE")
     given = None
-    if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
-        given = planner.constant(operator.inputs[2])
+    if len(operator.inputs) > call.bias and operator.inputs[call.bias] >= 0:
+        given = planner.constant(operator.inputs[call.bias])
         if given is None:
             raise planner.unsupported(operator, "its bias is computed while it runs")
     if x.of is None:
@@ -145,11 +226,11 @@ def _epilogue(
         return epilogues.of_floats(bias, activation, behind)
     into = planner.range(operator.outputs[0], activation)
     kept = planner.tensor(operator.inputs[1]).quantization
-    assert into is not None
-    assert kept is not None
+    if into is None or kept is None or into.dtype != x.dtype:
+        raise planner.unsupported(operator, f"from {x.dtype} to {planner.dtype(operator.outputs[0])}")
     sums = np.zeros(stored, np.int64)
     sums[:outputs] = 0 if given is None else given
-    sums[:outputs] -= x.of.zero * weights.astype(np.int64).sum(axis=(1, 2, 3))
+    sums[:outputs] -= x.of.zero * (weights.astype(np.int64) - call.zero).sum(axis=(1, 2, 3))
     scales = np.ones(stored, np.float64)
     scales[:outputs] = np.float64(x.of.scale) * np.array(kept.scales, np.float64) / np.float64(into.scale)
     addition = None
@@ -160,8 +241,16 @@ def _epilogue(
         assert residual.other.of is not None
         assert sum_ is not None
         addition = (at, Pair(own, residual.other.of, sum_))
-    once = operator.name == "FULLY_CONNECTED"
-    return epilogues.of_integers(sums.astype(np.int32), scales, into, planner.mode, once=once, residual=addition)
+    dense = operator.name == "FULLY_CONNECTED"
+    if x.dtype == "int16":
+        if given is not None and given.dtype != np.int64:
+            raise planner.unsupported(operator, f"of int16 with a bias of {given.dtype}, not int64")
+        rounding = epilogues.ONCE if dense else epilogues.WIDE
+    else:
+        rounding = epilogues.DOUBLES if dense else epilogues.TWICE
+        sums = sums.astype(np.int32)
+    less = None if seen is None else (seen.stored, call.zero)
+    return epilogues.of_integers(sums, scales, into, planner.mode, rounding=rounding, less=less, residual=addition)
 
 
 def _residual(planner: Planner, operator: Operator, stored: tuple[int, ...]) -> _Residual | None:
@@ -174,7 +263,11 @@ def _residual(planner: Planner, operator: Operator, stored: tuple[int, ...]) -> 
     if other == operator.outputs[0] or planner.constant(other) is not None or not planner.known(other):
         return None
     value = planner.value(other)
-    if value.stored != stored or planner.tensor(other).shape != planner.tensor(operator.outputs[0]).shape:
+    if (
+        value.dtype == "int16"
+        or value.stored != stored
+        or planner.tensor(other).shape != planner.tensor(operator.outputs[0]).shape
+    ):
         return None
     planner.take(behind)
     return _Residual(behind, value, behind.outputs[0])

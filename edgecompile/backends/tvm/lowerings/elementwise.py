@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from edgecompile.backends.tvm import pairs
 from edgecompile.backends.tvm.arithmetic import FAST, REFERENCE, Expr, error_function, exponential, f32
 from edgecompile.backends.tvm.epilogues import activated
 from edgecompile.backends.tvm.lowerings.calls import each, emit
-from edgecompile.backends.tvm.operators.pointwise import dequantized, looked_up, quantized
+from edgecompile.backends.tvm.operators.pointwise import dequantized, looked_up, quantized, truth
 from edgecompile.backends.tvm.pairs import Pair
 from edgecompile.backends.tvm.tables import table
 from edgecompile.tflite_file.graph import Operator
@@ -33,11 +34,20 @@ def _two(floats: Callable[[Expr, Expr], Expr], integers: Integers | None = None)
             each(planner, operator, operator.inputs, lambda a, b: activated(floats(a, b), activation))
         elif first is not None and second is not None and into is not None and integers is not None:
             of = Pair(first, second, into)
+            if into.dtype == "int16" and not _in_16_bits(operator, of):
+                raise planner.unsupported(operator, "on int16 with these scales")
             each(planner, operator, operator.inputs, lambda a, b: integers(a, b, of, planner.mode))
         else:
             raise planner.unsupported(operator, f"on {planner.tensor(operator.inputs[0]).dtype}")
 
     return lower
+
+
+def _in_16_bits(operator: Operator, of: Pair) -> bool:
+    """Whether LiteRT computes it as it does bytes: scales that all are powers of two have a way of their own."""
+    scales = (of.first.scale, of.second.scale, of.into.scale)
+    special = operator.options.get("pot_scale_int16", False) and all(math.frexp(scale)[0] == 0.5 for scale in scales)
+    return operator.name not in ("SQUARED_DIFFERENCE", "PRELU") and not special
 
 
 def _as_they_are(of: Callable[[Expr, Expr], Expr]) -> Integers:
@@ -57,7 +67,8 @@ def _one(floats: Callable[[Expr, Operator], Expr], *, quick: bool = False) -> Lo
     def lower(planner: Planner, operator: Operator) -> None:
         given = operator.inputs[:1]
         of, into = planner.range(given[0]), planner.range(operator.outputs[0])
-        if of is not None and into is not None and quick and planner.mode == FAST:
+        ours = quick and planner.mode == FAST and (of is None or of.dtype != "int16")
+        if of is not None and into is not None and ours:
             each(planner, operator, given, lambda a: quantized(floats(dequantized(a, of), operator), into, False))
         elif of is not None and into is not None:
             _tabled(planner, operator)
@@ -71,8 +82,8 @@ def _one(floats: Callable[[Expr, Operator], Expr], *, quick: bool = False) -> Lo
 
 def _tabled(planner: Planner, operator: Operator) -> None:
     x, entries = planner.value(operator.inputs[0]), table(planner, operator)
-    least = -128 if x.dtype == "int8" else 0
-    if entries.dtype.name == x.dtype and np.array_equal(entries, np.arange(least, least + 256)):
+    least = np.iinfo(x.dtype).min
+    if entries.dtype.name == x.dtype and np.array_equal(entries, np.arange(least, least + entries.size)):
         planner.same(operator.outputs[0], x)
     else:
         emit(planner, operator, (x, entries), looked_up(x.stored, x.dtype, entries.dtype.name), x.stored)
@@ -97,9 +108,13 @@ def dequantize(planner: Planner, operator: Operator) -> None:
 
 def cast(planner: Planner, operator: Operator) -> None:
     of, into = planner.tensor(operator.inputs[0]).dtype, planner.tensor(operator.outputs[0]).dtype
-    if {of, into} - {"float32", "int32", "int64"}:
+    if {of, into} - {"float32", "int32", "int64", "bool"}:
         raise planner.unsupported(operator, f"from {of} to {into}")
-    each(planner, operator, operator.inputs, lambda a: a.astype(into))
+    if into == "bool":
+        zero = tirx.const(0, planner.dtype(operator.inputs[0]))
+        each(planner, operator, operator.inputs, lambda a: truth(tirx.NE(a, zero)))
+    else:
+        each(planner, operator, operator.inputs, lambda a: a.astype(into))
 
 
 def _gelu(x: Expr, operator: Operator) -> Expr:
@@ -127,6 +142,8 @@ LOWERINGS: dict[str, Lowering] = {
     "SUB": _two(lambda a, b: a - b, pairs.subtracted),
     "MUL": _two(lambda a, b: a * b, pairs.multiplied),
     "DIV": _two(lambda a, b: a / b),
+    "POW": _two(tirx.pow),
+    "PRELU": _two(lambda a, b: tirx.Select(a < f32(0), a * b, a), pairs.leaking),
     "SQUARED_DIFFERENCE": _two(lambda a, b: (a - b) * (a - b), pairs.squared_difference),
     "MAXIMUM": _two(tirx.max, _as_they_are(tirx.max)),
     "MINIMUM": _two(tirx.min, _as_they_are(tirx.min)),
@@ -147,5 +164,11 @@ LOWERINGS: dict[str, Lowering] = {
     "RSQRT": _one(lambda x, _: f32(1) / tirx.sqrt(x)),
     "ABS": _one(lambda x, _: tirx.abs(x)),
     "NEG": _one(lambda x, _: -x),
+    "ELU": _one(lambda x, _: tirx.Select(x < f32(0), exponential(x) - f32(1), x)),
+    "FLOOR": _one(lambda x, _: tirx.floor(x)),
+    "CEIL": _one(lambda x, _: tirx.ceil(x)),
+    "ROUND": _one(lambda x, _: tirx.nearbyint(x)),
+    "SIN": _one(lambda x, _: tirx.sin(x)),
+    "COS": _one(lambda x, _: tirx.cos(x)),
     "SQUARE": _one(lambda x, _: x * x),
 }

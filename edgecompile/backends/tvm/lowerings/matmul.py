@@ -20,7 +20,8 @@ def matmul(planner: Planner, operator: Operator) -> None:
     first, second = (planner.range(index) for index in operator.inputs)
     into = planner.range(operator.outputs[0])
     a, b = described(operands)
-    if {a[1], b[1]} != {"float32"} and (first is None or second is None or into is None):
+    whole = first is not None and second is not None and into is not None
+    if {a[1], b[1]} != {"float32"} and (not whole or "int16" in (a[1], b[1])):
         raise planner.unsupported(operator, f"of {a[1]} and {b[1]}")
 
     def finish(total: Expr) -> Expr:

@@ -18,6 +18,7 @@ from edgecompile.tflite_file.graph import Operator
 if TYPE_CHECKING:
     from edgecompile.backends.tvm.planner import Planner
 
+_MOST_OF_16_BITS = 1 << 15  # whose sum int32 holds
 _KINDS = {"MEAN": "sum", "SUM": "sum", "REDUCE_MAX": "max", "REDUCE_MIN": "min"}
 
 
@@ -42,6 +43,8 @@ def reduce(planner: Planner, operator: Operator) -> None:
 
     if of is not None and operator.name == "SUM":
         raise planner.unsupported(operator, "in integers, where LiteRT's own kernels disagree")
+    if of is not None and of.dtype == "int16" and count > _MOST_OF_16_BITS:
+        raise planner.unsupported(operator, f"of {count} numbers of int16")
     if of is None and planner.dtype(operator.inputs[0]) != "float32":
         raise planner.unsupported(operator, f"of {planner.dtype(operator.inputs[0])}")
     if operator.name == "MEAN" and len(sizes) == 4 and over == [1, 2]:

@@ -9,12 +9,23 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
-from edgecompile.backends.tvm.arithmetic import Expr, f32
+from edgecompile.backends.tvm.arithmetic import Expr
 from edgecompile.backends.tvm.epilogues import Epilogue
 from edgecompile.backends.tvm.operators.window import Window
 from edgecompile.task import Array
 
 GROUP = 4  # bytes of one dot product
+
+
+@dataclass(frozen=True)
+class Input:
+    """[batch, height, width, stored], of which a convolution reads `channels`. zero: what stands for 0 in integers."""
+
+    batch: int
+    channels: int
+    stored: int
+    dtype: str
+    zero: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,101 +54,114 @@ def pack(weights: Array, channels: int, vector: int, group: int = 1) -> Array:
 
 
 def _window_of(x: Any, window: Window, fill: Expr) -> Any:
-    """(height, width, channel) of the padded input, as an expression on `x`."""
-    (height, width), (top, left), (reach_h, reach_w) = window.input, window.before, window.reach
+    """(sample, height, width, channel) of the padded input, as an expression on `x`."""
+    (height, width), (top, left), (reach_h, reach_w) = window.spread, window.before, window.reach
     rows, columns = bool(top) or reach_h > height, bool(left) or reach_w > width
 
-    def at(h: Expr, w: Expr, c: Expr, *more: Expr) -> Expr:
+    def at(n: Expr, h: Expr, w: Expr, c: Expr, *more: Expr) -> Expr:
         inside = [h >= top, h < height + top] if rows else []
         inside += [w >= left, w < width + left] if columns else []
         inside += list(more)
-        value = x[0, h - top, w - left, c]
+        places = []
+        for index, before, apart in zip((h, w), window.before, window.apart, strict=True):
+            own = index - before
+            if apart > 1:
+                inside.append(tirx.floormod(own, apart) == 0)
+                own = tirx.floordiv(own, apart)
+            places.append(own)
+        value = x[n, places[0], places[1], c]
         return tirx.if_then_else(tirx.all(*inside), value, fill) if inside else value
 
     return at
 
 
 def convolution(
-    channels: int, stored: int, window: Window, outputs: int, vector: int, epilogue: Epilogue, *, copied: bool = False
-) -> Sum:
-    """Of float32 [1, height, width, stored >= channels], with weights of `pack`.
+    of: Input, window: Window, outputs: int, vector: int, epilogue: Epilogue, sums: str = "float32", group: int = 0,
+    *, copied: bool = False,
+) -> Sum:  # fmt: skip
+    """With weights of `pack`: float32, or int8 where `sums`, the type that sums have, is an integer's.
 
-    outputs: as stored, a multiple of vector. copied: the padded input is written to scratch memory.
+    outputs: as stored, a multiple of vector. group: how many outputs see the same `of.channels` channels, the next
+    ones the next channels; 0 where all see all. copied: the padded input is written to scratch memory.
     """
-    x = te.placeholder((1, *window.input, stored), "float32", "x")
-    w = te.placeholder((outputs // vector, *window.size, channels, vector, 1), "float32", "weights")
-    padded = _window_of(x, window, f32(0))
+    kind = "float32" if sums == "float32" else "int8"
+    x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
+    w = te.placeholder((outputs // vector, *window.size, of.channels, vector, 1), kind, "weights")
+    padded = _window_of(x, window, tirx.const(of.zero, of.dtype))
     read = padded
+    shape = (of.batch, *window.reach, of.stored if group else of.channels)
     if window.padded:
-        p = te.compute((*window.reach, channels), lambda h, w, c: padded(h, w, c), name="pad")
-        read = lambda h, w, c: p[h, w, c]  # noqa: E731
+        p = te.compute(shape, padded, name="pad")
+        read = lambda n, h, w, c: p[n, h, w, c]  # noqa: E731
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
-    c = te.reduce_axis((0, channels), "c")
+    c = te.reduce_axis((0, of.channels), "c")
     (sh, sw), (dh, dw) = window.stride, window.dilation
-    total = te.compute(
-        (*window.output, outputs // vector, vector),
-        lambda y, z, block, lane: te.sum(
-            read(y * sh + kh * dh, z * sw + kw * dw, c) * w[block, kh, kw, c, lane, 0], axis=[kh, kw, c]
-        ),
-        name="sum",
-    )
+    groups = of.stored // of.channels
+
+    def product(n: Expr, y: Expr, z: Expr, block: Expr, lane: Expr) -> Expr:
+        channel = c
+        if group:  # outputs beyond the last group are padding
+            channel = tirx.min((block * vector + lane) // group, groups - 1) * of.channels + c
+        value = read(n, y * sh + kh * dh, z * sw + kw * dw, channel)
+        return te.sum(value.astype(sums) * w[block, kh, kw, c, lane, 0].astype(sums), axis=[kh, kw, c])
+
+    total = te.compute((of.batch, *window.output, outputs // vector, vector), product, name="sum")
     copied = copied and window.padded
     function = _stored(total, x, w, window, outputs, vector, epilogue, *([p] if copied else []))
-    scratch = ((*window.reach, channels), "float32") if copied else None
-    return Sum(function, window.padded, scratch, vector, 4 * math.prod(window.size) * channels * outputs)
+    size = 4 if sums == "float32" else 1
+    scratch = (shape, of.dtype) if copied else None
+    return Sum(function, window.padded, scratch, vector, size * math.prod(window.size) * of.channels * outputs)
 
 
 def folds(channels: int, window: Window) -> bool:
     """Whether a row of the window is better taken as so many channels of one column: where few channels, each filled up
     to a whole group, would make most of the products ones by zero."""
-    columns, dilation = window.size[1], window.dilation[1]
-    return dilation == 1 and 4 * -(-columns * channels // GROUP) <= 3 * columns * -(-channels // GROUP)
+    columns = window.size[1]
+    whole = window.dilation[1] == window.apart[1] == 1
+    return whole and 4 * -(-columns * channels // GROUP) <= 3 * columns * -(-channels // GROUP)
 
 
-def byte_convolution(
-    channels: int, stored: int, window: Window, outputs: int, vector: int, epilogue: Epilogue, dtype: str, zero: int
-) -> Sum:
-    """Of bytes [1, height, width, stored >= channels] in groups of four channels, with int8 weights of `pack`.
+def byte_convolution(of: Input, window: Window, outputs: int, vector: int, epilogue: Epilogue) -> Sum:
+    """Of bytes, in groups of four channels, with int8 weights of `pack`.
 
-    dtype, zero: of the input, and what stands for 0 in it. The epilogue's bias has to hold what the zero point adds.
-    Where it `folds`, the weights' columns are channels, too.
+    The epilogue's bias has to hold what the zero point adds. Where it `folds`, the weights' columns are channels, too.
     """
-    folded = folds(channels, window)
+    folded = folds(of.channels, window)
     size = (window.size[0], 1) if folded else window.size
-    groups = -(-channels * (window.size[1] if folded else 1) // GROUP)
-    x = te.placeholder((1, *window.input, stored), dtype, "x")
+    groups = -(-of.channels * (window.size[1] if folded else 1) // GROUP)
+    x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
     w = te.placeholder((outputs // vector, *size, groups, vector, GROUP), "int8", "weights")
-    fill = tirx.const(zero, dtype)
+    fill = tirx.const(of.zero, of.dtype)
     padded = _window_of(x, window, fill)
-    direct = not window.padded and stored >= groups * GROUP and not folded
+    direct = not window.padded and of.stored >= groups * GROUP and not folded
     shape: tuple[int, ...]
     scratch: tuple[tuple[int, ...], str] | None = None
     if direct:
         read = padded
     elif folded:
-        (rows, columns), step = window.reach, window.stride[1] * channels
-        shape = (rows, (window.output[1] - 1) * step + groups * GROUP)
+        (rows, columns), step, channels = window.reach, window.stride[1] * of.channels, of.channels
+        shape = (of.batch, rows, (window.output[1] - 1) * step + groups * GROUP)
 
-        def line(h: Expr, j: Expr) -> Expr:
-            return tirx.if_then_else(j < columns * channels, padded(h, j // channels, j % channels), fill)
+        def line(n: Expr, h: Expr, j: Expr) -> Expr:
+            return tirx.if_then_else(j < columns * channels, padded(n, h, j // channels, j % channels), fill)
 
         p = te.compute(shape, line, name="pad")
-        read, scratch = (lambda h, w, c: p[h, w * channels + c]), (shape, dtype)
+        read, scratch = (lambda n, h, w, c: p[n, h, w * channels + c]), (shape, of.dtype)
     else:
-        shape = (window.reach[0], window.reach[1], groups * GROUP)
+        shape = (of.batch, *window.reach, groups * GROUP)
 
-        def at(h: Expr, w: Expr, c: Expr) -> Expr:
-            return padded(h, w, c, *([c < channels] if groups * GROUP > stored else []))
+        def at(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+            return padded(n, h, w, c, *([c < of.channels] if groups * GROUP > of.stored else []))
 
         p = te.compute(shape, at, name="pad")
-        read, scratch = (lambda h, w, c: p[h, w, c]), (shape, dtype)
+        read, scratch = (lambda n, h, w, c: p[n, h, w, c]), (shape, of.dtype)
     kh, kw = te.reduce_axis((0, size[0]), "kh"), te.reduce_axis((0, size[1]), "kw")
     g, b = te.reduce_axis((0, groups), "g"), te.reduce_axis((0, GROUP), "b")
     (sh, sw), (dh, dw) = window.stride, window.dilation
     total = te.compute(
-        (*window.output, outputs // vector, vector),
-        lambda y, z, block, lane: te.sum(
-            read(y * sh + kh * dh, z * sw + kw * dw, g * GROUP + b).astype("int32")
+        (of.batch, *window.output, outputs // vector, vector),
+        lambda n, y, z, block, lane: te.sum(
+            read(n, y * sh + kh * dh, z * sw + kw * dw, g * GROUP + b).astype("int32")
             * w[block, kh, kw, g, lane, b].astype("int32"),
             axis=[kh, kw, g, b],
         ),
@@ -148,44 +172,55 @@ def byte_convolution(
 
 
 def depthwise(
-    channels: tuple[int, int], stored: int, window: Window, vector: int, epilogue: Epilogue, dtype: str, zero: int,
-    *, words: bool = False,
-) -> Sum:  # fmt: skip
-    """Of [1, height, width, stored input], with weights float32 [stored / vector, height, width, vector], or int16.
+    of: Input, multiplier: int, stored: int, window: Window, vector: int, epilogue: Epilogue, types: tuple[str, str]
+) -> Sum:
+    """With weights [stored / vector, height, width, vector]. multiplier: how many filters each channel has. types: of
+    factors and sums.
 
-    channels: of the input, as stored, and how many filters each of them has. zero: what stands for 0 in bytes. Bytes
-    are computed in float32 too: sums of less than 2^24 are exact in it; or with `words` in int32, of 16-bit factors.
-    The epilogue's bias has to hold what the zero point adds.
+    Bytes may be computed in float32 too, as sums of less than 2^24 are exact in it. The epilogue's bias has to hold
+    what the zero point adds.
     """
-    words = words and dtype != "float32"
-    factors = "int16" if words else "float32"
-    given, multiplier = channels
-    x = te.placeholder((1, *window.input, given), dtype, "x")
+    factors, sums = types
+    x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
     w = te.placeholder((stored // vector, *window.size, vector), factors, "weights")
-    fill = tirx.const(zero, dtype)
-    padded = _window_of(x, window, fill)
+    padded = _window_of(x, window, tirx.const(of.zero, of.dtype))
 
-    def real(h: Expr, w: Expr, c: Expr) -> Expr:
-        value = padded(h, w, c)
-        if words:
-            return value.astype("int16")
-        return value if dtype == "float32" else value.astype("int32").astype("float32")
+    def real(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+        value = padded(n, h, w, c)
+        if of.dtype == "float32" or factors == "int16":
+            return value.astype(factors)
+        return value.astype("int32").astype(sums)
 
-    p = te.compute((*window.reach, given), real, name="pad")
+    p = te.compute((of.batch, *window.reach, of.stored), real, name="pad")
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
     (sh, sw), (dh, dw) = window.stride, window.dilation
-    sums = "int32" if words else "float32"
     total = te.compute(
-        (*window.output, stored // vector, vector),
-        lambda y, z, block, lane: te.sum(
-            p[y * sh + kh * dh, z * sw + kw * dw, (block * vector + lane) // multiplier].astype(sums)
+        (of.batch, *window.output, stored // vector, vector),
+        lambda n, y, z, block, lane: te.sum(
+            p[n, y * sh + kh * dh, z * sw + kw * dw, (block * vector + lane) // multiplier].astype(sums)
             * w[block, kh, kw, lane].astype(sums),
             axis=[kh, kw],
         ),
         name="sum",
     )
-    function = _stored(total, x, w, window, stored, vector, epilogue, integers=dtype != "float32" and not words)
+    integers = of.dtype != "float32" and sums == "float32"
+    function = _stored(total, x, w, window, stored, vector, epilogue, integers=integers)
     return Sum(function, True, None, vector, 4 * math.prod(window.size) * stored)
+
+
+def row_sums(of: Input, window: Window) -> Any:
+    """Blocks `sum` and `store` of what a convolution of bytes sees of its input: int32 [batch, height, width, 1]."""
+    x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
+    padded = _window_of(x, window, tirx.const(of.zero, of.dtype))
+    kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
+    c = te.reduce_axis((0, of.channels), "c")
+    (sh, sw), (dh, dw) = window.stride, window.dilation
+    total = te.compute(
+        (of.batch, *window.output, 1),
+        lambda n, y, z, _: te.sum(padded(n, y * sh + kh * dh, z * sw + kw * dw, c).astype("int32"), axis=[kh, kw, c]),
+        name="store",
+    )
+    return te.create_prim_func([x, total])
 
 
 def _stored(
@@ -193,8 +228,8 @@ def _stored(
     integers: bool = False,
 ) -> Any:  # fmt: skip
     def store(n: Expr, y: Expr, z: Expr, o: Expr) -> Expr:
-        value = total[y, z, o // vector, o % vector]
+        value = total[n, y, z, o // vector, o % vector]
         return epilogue.apply(value.astype("int32") if integers else value, o, (n, y, z, o))
 
-    y = te.compute((1, *window.output, outputs), store, name="store")
+    y = te.compute((total.shape[0], *window.output, outputs), store, name="store")
     return te.create_prim_func([x, w, *epilogue.operands, *scratch, y])

@@ -34,10 +34,16 @@ def pointwise(inputs: Sequence[tuple[tuple[int, ...], str]], shape: tuple[int, .
 
 
 def looked_up(shape: tuple[int, ...], dtype: str, into: str) -> Any:
-    """Of bytes, each replaced by what a table of 256 has for it: for -128 first, where they are signed."""
-    first = 128 if dtype == "int8" else 0
-    inputs = [(shape, dtype), ((256,), into)]
+    """Of integers, each replaced by what a table of all values has for it, the least value first."""
+    bits = 16 if dtype == "int16" else 8
+    first = 0 if dtype == "uint8" else 1 << (bits - 1)
+    inputs = [(shape, dtype), ((1 << bits,), into)]
     return indexed(inputs, shape, lambda x, at: x[1][x[0][at].astype("int32") + i32(first)])
+
+
+def truth(value: Expr) -> Expr:
+    """A condition as it is stored."""
+    return tirx.Select(value, tirx.const(1, "uint8"), tirx.const(0, "uint8"))
 
 
 def dequantized(value: Expr, of: Range) -> Expr:

@@ -11,18 +11,20 @@ from edgecompile.backends.tvm.arithmetic import Expr, i32
 from edgecompile.backends.tvm.operators.window import Window
 
 
-def average(stored: int, dtype: str, window: Window, zero: int, finish: Callable[[Expr, Expr], Expr]) -> Any:
+def average(
+    batch: int, stored: int, dtype: str, window: Window, zero: int, finish: Callable[[Expr, Expr], Expr]
+) -> Any:
     """Blocks `sum` and `store` of AVERAGE_POOL_2D and MEAN over height and width, padding not counted.
 
     zero: subtracted from each byte. finish: (sum, how many) -> what is stored.
     """
-    x = te.placeholder((1, *window.input, stored), dtype, "x")
+    x = te.placeholder((batch, *window.input, stored), dtype, "x")
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
     (sh, sw), (top, left), (height, width) = window.stride, window.before, window.input
     whole = "float32" if dtype == "float32" else "int32"
 
-    def element(h: Expr, w: Expr, c: Expr) -> Expr:
-        value = x[0, h - top, w - left, c]
+    def element(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+        value = x[n, h - top, w - left, c]
         value = value if dtype == "float32" else value.astype("int32") - i32(zero)
         if not window.padded:
             return value
@@ -30,8 +32,8 @@ def average(stored: int, dtype: str, window: Window, zero: int, finish: Callable
         return tirx.if_then_else(inside, value, tirx.const(0, whole))
 
     total = te.compute(
-        (*window.output, stored),
-        lambda y, z, c: te.sum(element(y * sh + kh, z * sw + kw, c), axis=[kh, kw]),
+        (batch, *window.output, stored),
+        lambda n, y, z, c: te.sum(element(n, y * sh + kh, z * sw + kw, c), axis=[kh, kw]),
         name="sum",
     )
 
@@ -40,33 +42,31 @@ def average(stored: int, dtype: str, window: Window, zero: int, finish: Callable
         return tirx.min(first + window.size[axis], i32(window.input[axis])) - tirx.max(first, i32(0))
 
     def store(n: Expr, y: Expr, z: Expr, c: Expr) -> Expr:
-        del n
         many = count(y, 0) * count(z, 1) if window.padded else i32(window.size[0] * window.size[1])
-        return finish(total[y, z, c], many)
+        return finish(total[n, y, z, c], many)
 
-    return te.create_prim_func([x, te.compute((1, *window.output, stored), store, name="store")])
+    return te.create_prim_func([x, te.compute((batch, *window.output, stored), store, name="store")])
 
 
-def maximum(stored: int, dtype: str, window: Window, finish: Callable[[Expr], Expr]) -> Any:
+def maximum(batch: int, stored: int, dtype: str, window: Window, finish: Callable[[Expr], Expr]) -> Any:
     """Blocks `sum` (the largest) and `store` of MAX_POOL_2D."""
-    x = te.placeholder((1, *window.input, stored), dtype, "x")
+    x = te.placeholder((batch, *window.input, stored), dtype, "x")
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
     (sh, sw), (top, left), (height, width) = window.stride, window.before, window.input
 
-    def element(h: Expr, w: Expr, c: Expr) -> Expr:
-        value = x[0, h - top, w - left, c]
+    def element(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
+        value = x[n, h - top, w - left, c]
         if not window.padded:
             return value
         inside = tirx.all(h >= top, h < height + top, w >= left, w < width + left)
         return tirx.if_then_else(inside, value, tirx.min_value(dtype))
 
     most = te.compute(
-        (*window.output, stored),
-        lambda y, z, c: te.max(element(y * sh + kh, z * sw + kw, c), axis=[kh, kw]),
+        (batch, *window.output, stored),
+        lambda n, y, z, c: te.max(element(n, y * sh + kh, z * sw + kw, c), axis=[kh, kw]),
         name="sum",
     )
-    shape = (1, *window.output, stored)
-    return te.create_prim_func([x, te.compute(shape, lambda _, y, z, c: finish(most[y, z, c]), name="store")])
+    return te.create_prim_func([x, te.compute(most.shape, lambda *at: finish(most[at]), name="store")])
 
 
 def over(

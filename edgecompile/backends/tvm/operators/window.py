@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Window:
-    """Pairs are (height, width). before: rows and columns of padding above and to the left."""
+    """Pairs are (height, width). before: rows and columns of padding above and to the left.
+
+    apart: how far the input's rows and columns lie from each other, with zeros between them (transposed convolutions).
+    """
 
     size: tuple[int, int]
     stride: tuple[int, int]
@@ -17,6 +20,13 @@ class Window:
     before: tuple[int, int]
     input: tuple[int, int]
     output: tuple[int, int]
+    apart: tuple[int, int] = (1, 1)
+
+    @property
+    def spread(self) -> tuple[int, int]:
+        """Rows and columns of the input with what lies between them."""
+        (height, width), (down, across) = self.input, self.apart
+        return (height - 1) * down + 1, (width - 1) * across + 1
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -27,7 +37,8 @@ class Window:
 
     @property
     def padded(self) -> bool:
-        return any(self.before) or any(r > i for r, i in zip(self.reach, self.input, strict=True))
+        beyond = any(r > i for r, i in zip(self.reach, self.spread, strict=True))
+        return any(self.before) or beyond or self.apart != (1, 1)
 
     @property
     def pointwise(self) -> bool:
