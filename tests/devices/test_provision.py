@@ -128,6 +128,8 @@ def test_a_board_with_an_old_python(version: str, sshd: Sshd, tmp_path: Path, da
     assert told["python"].startswith(f"{version}.")
     assert told["runtime"] == {"3.8": "tflite-runtime", "3.9": "ai-edge-litert"}[version]
     p50 = {figure["of"]: figure["value"] for figure in group["figures"] if figure["name"] == "latency_p50"}
-    assert set(p50) == {f"{data / KWS} {kernels}" for kernels in ("xnnpack", "builtin")}
+    # tflite-runtime's XNNPACK takes no integers: what it does without is no time of XNNPACK's.
+    measured = {"3.8": {"builtin"}, "3.9": {"xnnpack", "builtin"}}[version]
+    assert set(p50) == {f"{data / KWS} {kernels}" for kernels in measured}
     assert min(p50.values()) > 0
     assert left(sshd) == []
