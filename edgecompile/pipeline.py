@@ -174,8 +174,9 @@ def _forms(
             if name not in made.optional:
                 raise
             left_out[name] = problem.message
-    for name, why in left_out.items():
-        session.display.line(f"{name} left out: {why}")
+            session.display.line(f"{name} left out: {problem.message}")
+    if made.left_out:
+        session.display.line(f"not tried: {', '.join(made.left_out)} (--dry-run says why)")
     return forms, left_out
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgecompile import catalog, data, packing
 from edgecompile.artifact import KERAS, KERAS3, SAVED_MODEL, TFLITE, sha256_path
 from edgecompile.backends import BACKENDS
+from edgecompile.backends.choice import Chosen, choose
 from edgecompile.bundle import check_output
 from edgecompile.data import DataSource
 from edgecompile.errors import (
@@ -18,7 +19,6 @@ from edgecompile.errors import (
     MissingDependencyError,
     ModelError,
     RecipeError,
-    TargetError,
     perhaps,
 )
 from edgecompile.loaders import sniff
@@ -124,16 +124,6 @@ def load_options(request: BuildRequest) -> LoadOptions:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Backends: those to try, which of them the target would only like to have, and {backend: why} of the latter that
-    can't be used."""
-
-    names: tuple[str, ...]
-    optional: frozenset[str]
-    left_out: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class Named:
     """What the request names, found and read. `recipe` is None where the data decides."""
 
@@ -157,7 +147,13 @@ def look_up(request: BuildRequest) -> Named:
         )
     recipe = load_recipe(request.recipe) if request.recipe else None
     teacher = find_source(request.teacher) if request.teacher else None
-    return Named(target, find_source(request.model), recipe, _backends(request, target), teacher)
+    return Named(
+        target,
+        find_source(request.model),
+        recipe,
+        choose(target, request.backends, request.without, board=request.on is not None),
+        teacher,
+    )
 
 
 def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
@@ -354,35 +350,6 @@ def _max_drop(request: BuildRequest, facts: TaskFacts | None) -> float | None:
     return request.max_drop
 
 
-def _backends(request: BuildRequest, target: Target) -> Chosen:
-    for name in (*request.backends, *request.without):
-        if name not in BACKENDS:
-            raise MissingDependencyError(f"unknown backend {name!r}", hint=perhaps(name, BACKENDS))
-    own = [name for name in (*target.backends, *target.if_installed) if name not in request.without]
-    chosen, left_out = [], {}
-    for name in request.backends or own:
-        if name not in BACKENDS:
-            raise TargetError(f"target {target.id}: unknown backend {name!r}", hint=perhaps(name, BACKENDS))
-        reason = BACKENDS[name].unavailable_reason(target)
-        if reason is None:
-            chosen.append(name)
-        elif request.backends or name in target.backends:
-            raise MissingDependencyError(f"backend {name!r} can't be used: {reason}")
-        else:
-            left_out[name] = reason
-    if not chosen:
-        raise TargetError(
-            f"no backend of target {target.id} is left", hint="see `edgecompile doctor`, or take fewer with --without"
-        )
-    if request.on is None and all(BACKENDS[name].on_board for name in chosen):
-        raise TargetError(
-            f"{', '.join(chosen)}: its engine is built on the board, and none is named",
-            hint="--on ssh://USER@BOARD, or --backends litert beside it: the graph is made and checked here",
-        )
-    optional = frozenset() if request.backends else frozenset(target.if_installed)
-    return Chosen(tuple(chosen), optional, left_out)
-
-
 def describe(plan: Plan) -> Mapping[str, object]:
     """The plan as plain data, for `--dry-run`."""
     return {
@@ -395,7 +362,7 @@ def describe(plan: Plan) -> Mapping[str, object]:
         "io": plan.io,
         "threads": plan.threads,
         "backends": list(plan.backends),
-        "left_out": dict(plan.left_out),
+        "left_out": dict(plan.left_out) or None,
         "stages": [plan.source.first.name, "baseline", *(_names(plan)), *after(plan)],
         "gates": {
             "max_drop_percent": plan.max_drop,

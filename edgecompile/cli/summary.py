@@ -26,7 +26,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
         if isinstance(value, list):
-            value = " -> ".join(value)
+            value = (" -> " if key == "stages" else ", ").join(value)
         console.print(f"{key:<8} {'none' if value is None else value}", markup=False)
 
 

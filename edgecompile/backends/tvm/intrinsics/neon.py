@@ -17,19 +17,17 @@ from edgecompile.backends.tvm.intrinsics.described import by_lane, by_lane_float
 
 NARROW = "smull"
 _SDOT, _SMULL = "llvm.aarch64.neon.sdot", "llvm.aarch64.neon.smull"
+_GROUPS = {"sdot-2": 2, "sdot-4": 4}
 _ADDP, _SADDLP = "llvm.aarch64.neon.addp", "llvm.aarch64.neon.saddlp"
 
 
 def of(name: str) -> tuple[Any, Any]:
     """(description, implementation) over the four lanes of a register."""
-    known = {
-        "sdot": (described(4, "int8"), _sdot),
-        "sdot-2": (by_lane(2, 4, "int8", "int32"), _sdot_2),
-        "sdot-4": (by_lane(4, 4, "int8", "int32"), _sdot_4),
-        "fmla-4": (by_lane_floats(), _fmla_4),
-        NARROW: (described(4, "int8"), _smull),
-    }
-    return known[name]
+    if name == "fmla-4":
+        return by_lane_floats(), _fmla_4
+    if name in _GROUPS:
+        return by_lane(_GROUPS[name], 4, "int8", "int32"), _sdots(_GROUPS[name])
+    return described(4, "int8"), {"sdot": _sdot, NARROW: _smull}[name]
 
 
 @T.prim_func(s_tir=True)
@@ -45,76 +43,45 @@ def _sdot(
         c[T.ramp(T.int32(0), 1, 4)] = T.call_llvm_pure_intrin(
             T.llvm_lookup_intrinsic_id(_SDOT),
             c.vload([0], dtype="int32x4"),
-            T.reinterpret(T.broadcast(four, 4), dtype="int8x16"),
             b.vload([0, 0], dtype="int8x16"),
+            T.reinterpret(T.broadcast(four, 4), dtype="int8x16"),
             dtype="int32x4",
         )
 
 
-@T.prim_func(s_tir=True)
-def _sdot_2(
-    a: T.Buffer((8,), "int8", offset_factor=1),
-    b: T.Buffer((2, 4, 4), "int8", offset_factor=1),
-    c: T.Buffer((4,), "int32", offset_factor=1),
-) -> None:
-    with T.sblock("root"):
-        T.reads(c[0:4], a[0:8], b[0:2, 0:4, 0:4])
-        T.writes(c[0:4])
-        groups = T.reinterpret(a.vload([0], "int8x8"), dtype="int32x2")
-        first = T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id(_SDOT),
-            c.vload([0], dtype="int32x4"),
-            b.vload([0, 0, 0], dtype="int8x16"),
-            T.reinterpret(T.broadcast(T.Shuffle([groups], [0]), 4), dtype="int8x16"),
-            dtype="int32x4",
-        )
-        c[T.ramp(T.int32(0), 1, 4)] = T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id(_SDOT),
-            first,
-            b.vload([1, 0, 0], dtype="int8x16"),
-            T.reinterpret(T.broadcast(T.Shuffle([groups], [1]), 4), dtype="int8x16"),
-            dtype="int32x4",
-        )
+def _sdots(groups: int) -> Any:
+    def chained(a: Any, b: Any, c: Any) -> Any:
+        total = c.vload([0], dtype="int32x4")
+        fours = T.reinterpret(a.vload([0], f"int8x{4 * groups}"), dtype=f"int32x{groups}")
+        for group in range(groups):
+            total = T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id(_SDOT),
+                total,
+                b.vload([group, 0, 0], dtype="int8x16"),
+                T.reinterpret(T.broadcast(T.Shuffle([fours], [group]), 4), dtype="int8x16"),
+                dtype="int32x4",
+            )
+        return total
+
+    @T.prim_func(s_tir=True)
+    def implementation(
+        a: T.Buffer((4 * groups,), "int8", offset_factor=1),
+        b: T.Buffer((groups, 4, 4), "int8", offset_factor=1),
+        c: T.Buffer((4,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(c[0:4], a[0 : 4 * groups], b[0:groups, 0:4, 0:4])
+            T.writes(c[0:4])
+            c[T.ramp(T.int32(0), 1, 4)] = chained(a, b, c)
+
+    return implementation
 
 
-@T.prim_func(s_tir=True)
-def _sdot_4(
-    a: T.Buffer((16,), "int8", offset_factor=1),
-    b: T.Buffer((4, 4, 4), "int8", offset_factor=1),
-    c: T.Buffer((4,), "int32", offset_factor=1),
-) -> None:
-    with T.sblock("root"):
-        T.reads(c[0:4], a[0:16], b[0:4, 0:4, 0:4])
-        T.writes(c[0:4])
-        groups = T.reinterpret(a.vload([0], "int8x16"), dtype="int32x4")
-        first = T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id(_SDOT),
-            c.vload([0], dtype="int32x4"),
-            b.vload([0, 0, 0], dtype="int8x16"),
-            T.reinterpret(T.broadcast(T.Shuffle([groups], [0]), 4), dtype="int8x16"),
-            dtype="int32x4",
-        )
-        second = T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id(_SDOT),
-            first,
-            b.vload([1, 0, 0], dtype="int8x16"),
-            T.reinterpret(T.broadcast(T.Shuffle([groups], [1]), 4), dtype="int8x16"),
-            dtype="int32x4",
-        )
-        third = T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id(_SDOT),
-            second,
-            b.vload([2, 0, 0], dtype="int8x16"),
-            T.reinterpret(T.broadcast(T.Shuffle([groups], [2]), 4), dtype="int8x16"),
-            dtype="int32x4",
-        )
-        c[T.ramp(T.int32(0), 1, 4)] = T.call_llvm_pure_intrin(
-            T.llvm_lookup_intrinsic_id(_SDOT),
-            third,
-            b.vload([3, 0, 0], dtype="int8x16"),
-            T.reinterpret(T.broadcast(T.Shuffle([groups], [3]), 4), dtype="int8x16"),
-            dtype="int32x4",
-        )
+def _products(a: Any, b: Any, c: Any) -> Any:
+    four, total = a.vload([0], "float32x4"), c.vload([0], dtype="float32x4")
+    for lane in range(4):
+        total = total + T.broadcast(T.Shuffle([four], [lane]), 4) * b.vload([lane, 0, 0], dtype="float32x4")
+    return total
 
 
 @T.prim_func(s_tir=True)
@@ -126,14 +93,7 @@ def _fmla_4(
     with T.sblock("root"):
         T.reads(c[0:4], a[0:4], b[0:4, 0:4, 0:1])
         T.writes(c[0:4])
-        four = a.vload([0], "float32x4")
-        c[T.ramp(T.int32(0), 1, 4)] = (
-            c.vload([0], dtype="float32x4")
-            + T.broadcast(T.Shuffle([four], [0]), 4) * b.vload([0, 0, 0], dtype="float32x4")
-            + T.broadcast(T.Shuffle([four], [1]), 4) * b.vload([1, 0, 0], dtype="float32x4")
-            + T.broadcast(T.Shuffle([four], [2]), 4) * b.vload([2, 0, 0], dtype="float32x4")
-            + T.broadcast(T.Shuffle([four], [3]), 4) * b.vload([3, 0, 0], dtype="float32x4")
-        )
+        c[T.ramp(T.int32(0), 1, 4)] = _products(a, b, c)
 
 
 @T.prim_func(s_tir=True)
