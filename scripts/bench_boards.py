@@ -42,6 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EDGECOMPILE_DATA") or ROOT.parent / "shared" / "data")
 LIMIT_S, WITHIN = 5.0, 0.02
 RUNS = 50
+REPEATED = 20_000  # runs of each engine where medians of two measurements are compared on a machine with neighbours
 PROVISION = """
 import sys
 from edgecompile.devices.opening import one, open_board
@@ -132,7 +133,7 @@ def kept_job(home: Path, folder: Path) -> Path:
 
 def on_loopback(folder: Path, rounds: int) -> dict[str, Any]:
     with loopback(folder):
-        return on_board("loopback", folder, rounds)
+        return on_board("loopback", folder, rounds, "--runs", str(REPEATED))
 
 
 def on_arm_board(folder: Path, rounds: int) -> dict[str, Any]:
@@ -209,7 +210,8 @@ def tvm_on(cpu: str) -> dict[str, Any]:
     return {"device": device, "label": "emulated-instructions", "instructions": isa.name, "models": found}
 
 
-def on_board(name: str, folder: Path, rounds: int) -> dict[str, Any]:
+def on_board(name: str, folder: Path, rounds: int, *measured: str) -> dict[str, Any]:
+    """measured: options of the runs that are compared, beside the build's own where there is but one more."""
     ours("devices", "clean", name)
     empty, again = (seconds(lambda: output(sys.executable, "-c", PROVISION, name)) for _ in range(2))
     source = DATA / "models/mlperf_tiny/ic/pretrainedResnet.h5"
@@ -219,10 +221,12 @@ def on_board(name: str, folder: Path, rounds: int) -> dict[str, Any]:
     built = json.loads(ours("build", str(source), *options, *target))
     runs = [{c["id"]: c["latency_p50_ms"] for c in built["candidates"]}]
     for _ in range(rounds):
-        told = json.loads(ours("bench", out, "--on", name, "--kernels", "both", "--json"))
+        told = json.loads(ours("bench", out, "--on", name, "--kernels", "both", "--json", *measured))
         latencies = [f for f in told[0]["figures"] if f["name"] == "latency_p50"]
         runs.append({f"litert-{f['of'].split()[-1]}": f["value"] for f in latencies})
-    changes = {key: [abs(b[key] / a[key] - 1) for a, b in itertools.pairwise(runs)] for key in runs[0]}
+    compared = itertools.pairwise(runs[1:] if rounds > 1 else runs)
+    pairs = [(a[key], b[key], key) for a, b in compared for key in runs[0]]
+    changes = {key: [abs(b / a - 1) for a, b, of in pairs if of == key] for key in runs[0]}
     verified = json.loads(ours("verify", out, "--on", name, "--samples", "100", "--json"))
     return {
         "device": latencies[0]["device"],
