@@ -24,7 +24,7 @@ from edgecompile.loaders.interpreter import own_signature
 from edgecompile.tflite_file import read
 
 Array = npt.NDArray[Any]
-quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=16, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def own_isa() -> InstructionSet:

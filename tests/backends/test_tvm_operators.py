@@ -56,7 +56,7 @@ PAIRS: dict[str, tuple[str, ...]] = {
 }
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=32)
 @given(
     st.sampled_from(list(PAIRS)), bytes_or_floats, seeds, st.tuples(scales, zeros), st.tuples(scales, zeros),
     st.sampled_from(("same", "a row", "one", "constant row", "constant", "other way round")),
@@ -104,7 +104,7 @@ SINGLE: dict[str, tuple[str, dict[str, Any]]] = {
 OUTPUTS = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=32)
 @given(st.sampled_from(list(SINGLE)), bytes_or_floats, seeds, scales, zeros)
 def test_of_one(name: str, dtype: str, seed: int, scale: float, zero: int) -> None:
     rng = np.random.default_rng(seed)
@@ -141,7 +141,7 @@ def test_quantizing(dtype: str, into: str, seed: int, scale: float, zero: int) -
     judged(made, "QUANTIZE", options("QuantizeOptions"), {"t0": x}, version=2)
 
 
-@settings(quick, max_examples=50)
+@settings(quick, max_examples=28)
 @given(
     st.sampled_from(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")), bytes_or_floats, seeds,
     st.sampled_from(([1, 2], [-1], [1], [2, 3], [3, 1])), st.booleans(), st.tuples(scales, zeros),
@@ -162,7 +162,7 @@ def test_reductions(name: str, dtype: str, seed: int, axes: list[int], keep: boo
     judged(made, name, options("ReducerOptions", keepDims=keep), x, version=2)
 
 
-@settings(quick, max_examples=40)
+@settings(quick, max_examples=24)
 @given(bytes_or_floats, seeds, st.booleans(), st.booleans(), scales, st.booleans())
 def test_products_of_matrices(
     dtype: str, seed: int, adj_x: bool, adj_y: bool, scale: float, constant: bool
@@ -208,7 +208,7 @@ def _pad(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
     return "PAD", ("PadOptions", {}), [pads], [size + sum(p) for size, p in zip(shape, pads, strict=True)]
 
 
-@settings(quick, max_examples=50)
+@settings(quick, max_examples=28)
 @given(st.sampled_from((_transpose, _slice, _strided, _pad)), bytes_or_floats, seeds)
 def test_other_places(of: Callable[..., Any], dtype: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
