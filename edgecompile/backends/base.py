@@ -57,8 +57,11 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
-    """`on_board`: its engines are built on the board that they run on, and run nowhere else; `open` then runs what
-    they are built from."""
+    """`here_alone`: it can't be measured on a board. `on_board`: its engines are built on the board that they run on,
+    and run nowhere else; `open` then runs what they are built from."""
+
+    @property
+    def here_alone(self) -> bool: ...
 
     @property
     def on_board(self) -> bool: ...

@@ -34,6 +34,8 @@ def choose(target: Target, asked: Sequence[str], without: Sequence[str], *, boar
         if name not in BACKENDS:
             raise TargetError(f"target {target.id}: unknown backend {name!r}", hint=perhaps(name, BACKENDS))
         reason = BACKENDS[name].unavailable_reason(target)
+        if reason is None and board and BACKENDS[name].here_alone:
+            reason = f"{name} is measured on this machine alone so far: leave it out of --backends, or --on"
         if reason is None:
             chosen.append(name)
         elif asked or name in target.backends:

@@ -26,6 +26,7 @@ AS_IT_COMES: Mapping[str, Any] = {"xnnpack": "auto"}
 
 
 class LiteRt:
+    here_alone = False
     on_board = False
 
     def runs_here(self, candidate: Candidate) -> bool:

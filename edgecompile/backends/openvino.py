@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 class OpenVino:
+    here_alone = True
     on_board = False
 
     def runs_here(self, candidate: Candidate) -> bool:

@@ -31,6 +31,7 @@ def not_installed() -> str | None:
 
 
 class Onnx:
+    here_alone = True
     on_board = False
 
     def runs_here(self, candidate: Candidate) -> bool:
