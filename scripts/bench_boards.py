@@ -217,7 +217,20 @@ def on_board(name: str, folder: Path, rounds: int, *measured: str) -> dict[str, 
     source = DATA / "models/mlperf_tiny/ic/pretrainedResnet.h5"
     target = ["--target", "host"] if name == "loopback" else []
     out = str(folder / "bundle")
-    options = ("--data", "resnet8", "--recipe", "int8", "--on", name, "--out", out, "--remeasure", "--json")
+    options = (
+        "--data",
+        "resnet8",
+        "--recipe",
+        "int8",
+        "--backends",
+        "litert",
+        "--on",
+        name,
+        "--out",
+        out,
+        "--remeasure",
+        "--json",
+    )
     built = json.loads(ours("build", str(source), *options, *target))
     runs = [{c["id"]: c["latency_p50_ms"] for c in built["candidates"]}]
     for _ in range(rounds):

@@ -20,6 +20,7 @@ from devices.test_board import board
 from running import Run, run_cli
 
 from edgecompile.backends import BACKENDS
+from edgecompile.backends.choice import choose
 from edgecompile.devices.board import PROVISIONED, SYSTEM
 from edgecompile.errors import ConversionError, MissingDependencyError
 from edgecompile.report import roofline
@@ -164,6 +165,18 @@ def test_engines_of_this_machine_alone_say_so(name: str, said: str, tmp_path: Pa
     done = run_cli("build", "digits", "--backends", f"litert,{name}", "--target", "rpi4", cwd=tmp_path)
     assert done.code == MissingDependencyError.exit_code, done.err
     assert f"{said} is measured on this machine alone so far" in done.err
+
+
+def test_with_a_board_they_are_left_out() -> None:
+    """They would be asked of the board's Python, which has LiteRT alone."""
+    host = load_target("host")
+    chosen = choose(host, (), (), board=True)
+    assert chosen.names == ("litert", "tvm")
+    left_out = {name: "this machine alone" in why for name, why in chosen.left_out.items()}
+    assert left_out == {"onnx": True, "openvino": True}
+    assert choose(host, (), (), board=False).names == ("litert", "tvm", "onnx", "openvino")
+    with pytest.raises(MissingDependencyError, match="onnx is measured on this machine alone so far"):
+        choose(host, ("litert", "onnx"), (), board=True)
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "tvm"])
