@@ -97,8 +97,12 @@ def golden_outputs(
             )
         return {}
     key = baseline.history[-1].key
-    inputs = golden.read(baseline.files["golden"], golden.INPUTS)[golden.INPUTS]
-    return {c.id: kept_outputs(device, c, key, lambda: inputs, session) for c in theirs}
+
+    def inputs() -> Arrays:
+        found: Arrays = golden.read(baseline.files["golden"], golden.INPUTS)[golden.INPUTS]
+        return found
+
+    return {c.id: kept_outputs(device, c, key, inputs, session) for c in theirs}
 
 
 def files(forms: Mapping[str, Artifact]) -> dict[str, Path]:

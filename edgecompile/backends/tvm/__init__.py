@@ -10,12 +10,13 @@ import platform
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import requires, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Artifact
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.tvm.isa import for_target
-from edgecompile.devices.local import LocalDevice
+from edgecompile.ondevice import runner
 from edgecompile.target import Target
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ class Tvm:
     def runs_here(self, candidate: Candidate) -> bool:
         if candidate.config.get("arch") != platform.machine():
             return False
-        has = LocalDevice().facts().details["features"]
-        return set(candidate.config.get("needs", ())).issubset(has)
+        return set(candidate.config.get("needs", ())).issubset(runner.cpu_features(Path("/proc")))
 
     def unavailable_reason(self, target: Target) -> str | None:
         if importlib.util.find_spec("tvm") is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from edgecompile.devices.local import LocalDevice
 from edgecompile.devices.matching import FEATURES
+from edgecompile.ondevice import runner
 from edgecompile.target import Target
 
 
@@ -105,8 +106,7 @@ def for_target(target: Target) -> tuple[InstructionSet, ...]:
     """The best that all of the target's CPUs run, for `host` the best that this one runs; all of the architecture, the
     best first, where the target names no processor. Empty where there is none of ours."""
     if target.local:
-        facts = LocalDevice().facts().details
-        found = best(facts["machine"], facts["features"])
+        found = best(runner.machine(), runner.cpu_features(Path("/proc")))
         return () if found is None else (found,)
     if "android" in (target.cpu.mtriple or ""):  # another C library than the one that the compiler here links with
         return ()
