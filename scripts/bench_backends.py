@@ -9,7 +9,7 @@ A row builds the network once with all engines, as a user does (parity, accuracy
 in fresh processes of the on-device runner, all engines that passed are run again, interleaved in random order; each
 process gives a ratio for each pair of engines, and the medians over the processes are the row's figures. Where the CPU
 has AMX, a second process beside each first one is denied it by the kernel, so that the figures say where a gain comes
-from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS.json. Needs EDGECOMPILE_DATA and the extras tvm, onnx and
+from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS-CPU.json. Needs EDGECOMPILE_DATA and the extras tvm, onnx and
 openvino. mobilenet-v1-224 has random weights, and no accuracy.
 """
 
@@ -20,6 +20,7 @@ import ctypes
 import importlib.metadata
 import json
 import os
+import re
 import statistics
 import struct
 import subprocess
@@ -159,9 +160,14 @@ def row(model: str, precision: str, threads: int) -> None:
         "command": " ".join(made.command),
     }
     result["least_peer_over_winner"] = round(_least_peer(result), 4)
-    path = RESULTS / f"backends-{name}.json"
+    path = RESULTS / f"backends-{name}-{slug(result['cpu'])}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({key: result[key] for key in ("row", "tvm_over", "tvm_over_without_amx", "winner")}, indent=1))
+
+
+def slug(cpu: str) -> str:
+    """The CPU in a file's name: rows of another one stay beside its own."""
+    return "-".join(re.findall(r"[a-z0-9]+", re.sub(r"\(\w+\)|processor", "", cpu.lower())))
 
 
 def ratios(runs: list[dict[str, float]], of: str) -> dict[str, float]:
@@ -281,8 +287,7 @@ def page() -> str:
     for model in MODELS:
         for precision in PRECISIONS:
             for threads in (1, 2):
-                path = RESULTS / f"backends-{model}-{precision}-{threads}.json"
-                if path.exists():
+                for path in sorted(RESULTS.glob(f"backends-{model}-{precision}-{threads}-*.json")):
                     found = json.loads(path.read_text())
                     cpu = f"{found['cpu']} ({found['cores']} cores: {', '.join(found['features'])})"
                     tables.setdefault(cpu, []).append((model, precision, str(threads), *_cells(found)))
