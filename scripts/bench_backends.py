@@ -9,8 +9,8 @@ A row builds the network once with all engines, as a user does (parity, accuracy
 in fresh processes of the on-device runner, all engines that passed are run again, interleaved in random order; each
 process gives a ratio for each pair of engines, and the medians over the processes are the row's figures. Where the CPU
 has AMX, a second process beside each first one is denied it by the kernel, so that the figures say where a gain comes
-from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS-CPU.json. Needs EDGECOMPILE_DATA and the extras tvm, onnx and
-openvino. mobilenet-v1-224 has random weights, and no accuracy.
+from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS-CPU.json. Needs EDGECOMPILE_DATA and the extras tvm, onnx
+and openvino. mobilenet-v1-224 has random weights, and no accuracy.
 """
 
 from __future__ import annotations
