@@ -21,6 +21,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import statistics
 import struct
 import subprocess
@@ -38,7 +39,7 @@ import edgecompile.ondevice.runner as runner
 from edgecompile import data as datasets
 from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.backends.base import Candidate
-from edgecompile.backends.tvm.isa import for_target
+from edgecompile.backends.tvm.isa import best, for_target
 from edgecompile.loaders.base import LoadOptions
 from edgecompile.stages.base import Context
 from edgecompile.stages.compile_tvm import CompileTvm
@@ -117,13 +118,14 @@ def row(model: str, precision: str, threads: int) -> None:
     candidates = [each for each in made.manifest["candidates"] if each["passed"]]
     if TVM not in {each["id"] for each in candidates}:
         raise SystemExit(f"tvm was left out: {made.manifest['gates'][0]}")
-    times = [measured(out, candidates, threads, denied=False)]
+    denied = libraries_without_amx(out, threads) if has_amx() else None
+    times = [measured(out, candidates, threads)]
     plain = times[0]["peak_rss_mb"]
     runs, without_amx = [times[0]["p50_ms"]], []
     for _ in range(REPEATS - 1):
-        if has_amx():
-            without_amx.append(measured(out, candidates, threads, denied=True)["p50_ms"])
-        runs.append(measured(out, candidates, threads, denied=False)["p50_ms"])
+        if denied:
+            without_amx.append(measured(out, candidates, threads, denied)["p50_ms"])
+        runs.append(measured(out, candidates, threads)["p50_ms"])
     winner = made.manifest["winner"]["id"]
     scores = accuracies(out, made.manifest, candidates)
     tested: dict[str, Any] = next(
@@ -177,14 +179,19 @@ def ratios(runs: list[dict[str, float]], of: str) -> dict[str, float]:
     }
 
 
-def measured(out: Path, candidates: list[Mapping[str, Any]], threads: int, *, denied: bool) -> dict[str, Any]:
-    """{"p50_ms": {candidate: ...}, "peak_rss_mb": ...} of one fresh process; denied: without AMX."""
+def measured(
+    out: Path, candidates: list[Mapping[str, Any]], threads: int, denied: Mapping[str, Path] | None = None
+) -> dict[str, Any]:
+    """{"p50_ms": {candidate: ...}, "peak_rss_mb": ...} of one fresh process; denied: without AMX, with these files in
+    place of a candidate's own."""
     with tempfile.TemporaryDirectory(prefix="edgecompile-bench-") as folder:
         inputs = Path(folder, "inputs.npz")
         golden = runner.load_inputs(out / "golden.npz")
         runner.save_arrays(inputs, {k[len("inputs/") :]: a for k, a in golden.items() if k.startswith("inputs/")})
+        files = denied or {}
         described = (
-            {"id": c["id"], "engine": c["backend"], "model": str(out / c["file"]), **c["config"]} for c in candidates
+            {"id": c["id"], "engine": c["backend"], "model": str(files.get(c["id"], out / c["file"])), **c["config"]}
+            for c in candidates
         )
         job = {
             "candidates": [{**each, "threads": threads} for each in described],
@@ -195,7 +202,7 @@ def measured(out: Path, candidates: list[Mapping[str, Any]], threads: int, *, de
         path.write_text(json.dumps(job))
         done = subprocess.run(
             [sys.executable, str(Path(runner.__file__)), str(path)], stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, check=False, preexec_fn=deny_amx if denied else None,
+            text=True, check=False, preexec_fn=deny_amx if denied is not None else None,
         )  # fmt: skip
     events = [json.loads(line) for line in done.stdout.splitlines()]
     results = {event["id"]: event for event in events if event["event"] == "result"}
@@ -226,13 +233,25 @@ def accuracies(out: Path, manifest: Mapping[str, Any], candidates: list[Mapping[
     return found
 
 
+def libraries_without_amx(out: Path, threads: int) -> dict[str, Path]:
+    """{candidate: TVM's library for this CPU as it were without AMX}"""
+    model, features = out / "model.tflite", runner.cpu_features(Path("/proc"))
+    isa = best(runner.machine(), [name for name in features if not name.startswith("amx")])
+    assert isa is not None
+    folder = out.with_name(f"{out.name}-without-amx")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    context = Context(folder, folder, None, "float", LoadOptions(), 0, None, None, lambda _: None)
+    made = CompileTvm.now((isa,), threads).run(Artifact(TFLITE, {"model": model}, read(model).signature), context)
+    return dict(made.files)
+
+
 def compiled_again(out: Path, threads: int) -> dict[str, Any]:
     """{library: what compiling the bundle's model gives and takes}: the build itself may have had it from the cache."""
-    isa, model = for_target(load_target("host")), out / "model.tflite"
-    assert isa is not None
+    isas, model = for_target(load_target("host")), out / "model.tflite"
     with tempfile.TemporaryDirectory(prefix="edgecompile-bench-") as folder:
         context = Context(Path(folder), Path(folder), None, "float", LoadOptions(), 0, None, None, lambda _: None)
-        made = CompileTvm.now(isa, threads).run(Artifact(TFLITE, {"model": model}, read(model).signature), context)
+        made = CompileTvm.now(isas, threads).run(Artifact(TFLITE, {"model": model}, read(model).signature), context)
     return made.metrics
 
 

@@ -22,6 +22,8 @@ FEATURES = {
     "+avx512f": ("avx512f",),
     "+avx512bw": ("avx512bw",),
     "+avx512vnni": ("avx512_vnni",),
+    "+amx-tile": ("amx_tile",),
+    "+amx-int8": ("amx_int8",),
 }
 
 

@@ -181,7 +181,15 @@ def cpu_features(proc: Path) -> list[str]:
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
             words.update(value.split())
+    if "amx_tile" in words and not may_use_tiles():
+        words = {name for name in words if not name.startswith("amx")}
     return [name for name in FEATURES if name in words]
+
+
+def may_use_tiles() -> bool:
+    """Whether Linux lets this process use AMX's tile registers, which it has to be asked for."""
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return bool(ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0)
 
 
 def temperatures(sysfs: Path) -> dict[str, float]:

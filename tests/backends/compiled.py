@@ -44,7 +44,9 @@ def compiled(model: Path, mode: str, threads: int = 1, isa: InstructionSet | Non
         return TvmRunner(made.path, threads)
 
 
-def as_reference(model: Path, x: dict[str, Array], threads: int = 1, of: Path | None = None) -> None:
+def as_reference(
+    model: Path, x: dict[str, Array], threads: int = 1, of: Path | None = None, isa: InstructionSet | None = None
+) -> None:
     """A whole network: integers to the bit in LiteRT's own rounding, and what is fast by the rule of a build's gate.
 
     of: the model that LiteRT runs, where it isn't this one.
@@ -54,10 +56,10 @@ def as_reference(model: Path, x: dict[str, Array], threads: int = 1, of: Path | 
     known, specs = xnnpack.run(x), {spec.name: spec for spec in xnnpack.outputs}
     floats = not has_integers(model)
     if not floats:
-        exact = compiled(model, EXACT, threads).run(x)
+        exact = compiled(model, EXACT, threads, isa).run(x)
         differing = {name: int(np.count_nonzero(exact[name] != array)) for name, array in expected.items()}
         assert not any(differing.values()), differing
-    found = compiled(model, FAST, threads).run(x)
+    found = compiled(model, FAST, threads, isa).run(x)
     for name, array in expected.items():
         spec = specs[name]
         verdict = parity(found[name], array, known[name], spec.scale, spec.zero_point, floats=floats)
@@ -70,13 +72,15 @@ def has_integers(model: Path) -> bool:
     return any(t.dtype in ("int8", "uint8") for t in tensors if not t.is_constant)
 
 
-def agree(model: Path, x: dict[str, Array], threads: int = 1, kernels: str = REFERENCE) -> None:
+def agree(
+    model: Path, x: dict[str, Array], threads: int = 1, kernels: str = REFERENCE, isa: InstructionSet | None = None
+) -> None:
     """Bytes in LiteRT's own rounding to the bit, and in XNNPACK's within one step, as one operator rounds once. Floats
     within 1e-5 of the range. kernels: of LiteRT, others where the reference ones lack the operator."""
     expected = LiteRtRunner(model, kernels).run(x)
     floats = all(array.dtype == np.float32 for array in (*expected.values(), *x.values()))
     for mode in (FAST,) if floats else (EXACT, FAST):
-        found = compiled(model, mode, threads).run(x)
+        found = compiled(model, mode, threads, isa).run(x)
         for name, array in expected.items():
             if array.dtype == np.float32:
                 assert np.abs(found[name] - array).max() <= 1e-5 * max(np.ptp(array), 1.0)

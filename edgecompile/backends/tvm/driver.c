@@ -13,7 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "edgecompile.h"
 
@@ -225,12 +227,23 @@ static void read_features(char *into, size_t size) {
     fclose(file);
 }
 
+/* Linux gives a process AMX's tile registers when it is asked for them. */
+static int may_use_tiles(void) {
+#if defined(__x86_64__)
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return 0;
+#endif
+}
+
 /* The first feature that a variant needs and the CPU lacks, or NULL. */
 static const char *lacking(const Variant *variant, const char *features) {
     char word[64];
     for (const char *const *name = variant->needs; *name; name++) {
         snprintf(word, sizeof word, " %s ", *name);
         if (strstr(features, word) == NULL) return *name;
+        if (strcmp(*name, "amx_tile") == 0 && !may_use_tiles()) return *name;
     }
     return NULL;
 }

@@ -21,6 +21,7 @@ class InstructionSet:
     lanes: float32 numbers in a vector register. registers: vector registers there are.
     dot: the intrinsic that multiplies bytes and adds them to int32 (intrinsics/), None where there is none.
     unsigned: int8 activations are kept as uint8, 128 more, because the dot product wants them so.
+    tiles: whether there are tile registers (AMX), for large convolutions of single pixels.
     cflags: with which a C compiler may use it too.
     """
 
@@ -35,6 +36,7 @@ class InstructionSet:
     unsigned: bool
     cflags: tuple[str, ...] = ()
     implied: tuple[str, ...] = ()
+    tiles: bool = False
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -90,6 +92,9 @@ _SKYLAKE = (*_HASWELL, "avx512cd", "avx512dq", "avx512vl")
 
 # The best first, by architecture.
 INSTRUCTION_SETS = (
+    InstructionSet("avx512-amx", "x86_64", "cascadelake", ("+amx-tile", "+amx-int8"),
+                   (*_AVX512, "avx512_vnni", "amx_tile", "amx_int8"), 16, 32, "vnni512", True,
+                   (*_C_AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8"), _SKYLAKE, tiles=True),
     InstructionSet("avx512-vnni", "x86_64", "cascadelake", (), (*_AVX512, "avx512_vnni"), 16, 32, "vnni512", True,
                    (*_C_AVX512, "-mavx512vnni"), _SKYLAKE),
     InstructionSet("avx512", "x86_64", "skylake-avx512", (), _AVX512, 16, 32, "madd512", True, _C_AVX512, _SKYLAKE),

@@ -94,7 +94,37 @@ static double now(void) {
     }
 
 RATE(floats, Floats, MULTIPLY_ADD, FLOATS, LANES)
+#if !defined(__AMX_INT8__)
 RATE(integers, Integers, DOT, INTEGERS, PRODUCTS)
+#else
+/* Products of whole tiles. */
+static double integers(void) {
+    enum { ROWS = 16, BYTES = 64, TILES = 8 };
+    uint8_t configuration[64] = {1}, ones[ROWS * BYTES];
+    double best = 0;
+    for (int tile = 0; tile < TILES; tile++) {
+        configuration[16 + 2 * tile] = BYTES;
+        configuration[48 + tile] = ROWS;
+    }
+    memset(ones, 1, sizeof ones);
+    _tile_loadconfig(configuration);
+    _tile_loadd(6, ones, BYTES);
+    _tile_loadd(7, ones, BYTES);
+    for (int round = 0; round < ROUNDS; round++) {
+        double start = now();
+        for (int turn = 0; turn < TURNS / ROWS; turn++) {
+            _tile_dpbusd(0, 6, 7);
+            _tile_dpbusd(1, 6, 7);
+            _tile_dpbusd(2, 6, 7);
+            _tile_dpbusd(3, 6, 7);
+        }
+        double rate = 4.0 * (TURNS / ROWS) * ROWS * ROWS * BYTES / (now() - start);
+        if (rate > best) best = rate;
+    }
+    _tile_release();
+    return best;
+}
+#endif
 
 /* `memory` is read over and over, a cache line at a time: as much as a model has stays where the model's does. */
 static double reading(const uint8_t *memory, size_t bytes) {

@@ -15,7 +15,7 @@ from edgecompile.backends.tvm.operators.window import Window, window
 from edgecompile.backends.tvm.pairs import Pair
 from edgecompile.backends.tvm.plan import Step, Value
 from edgecompile.backends.tvm.schedules import convolution as schedules
-from edgecompile.backends.tvm.schedules import plain
+from edgecompile.backends.tvm.schedules import plain, tiles
 from edgecompile.task import Array
 from edgecompile.tflite_file.graph import Operator
 
@@ -146,12 +146,20 @@ def convolution(call: Call, x: Value, weights: Array, shape: Window) -> None:
         copied = intrinsic is not None
         made = operators.convolution(of, shape, stored, vector, epilogue, _sums(x, weights), group, copied=copied)
         packed = operators.pack(weights.astype(kind), stored, vector)
-    function, note = schedules.convolution(made, planner.isa, call.macs, planner.threads, intrinsic)
-    if intrinsic:
-        note += f", {intrinsic.name.rpartition('.')[2]}"
+    operands: tuple[Value | Array, ...] = (*epilogue.constants, *((seen,) if seen else ()))
+    operands += (residual.other,) if residual else ()
+    tiled = None
+    if planner.isa.tiles and intrinsic and shape.pointwise and made.scratch is None:
+        tiled = tiles.pointwise(made, planner.isa, call.macs, planner.threads)
+    if tiled:
+        function, note = tiled.function, tiled.note
+        operands = (tiled.configuration, *operands)
+    else:
+        function, note = schedules.convolution(made, planner.isa, call.macs, planner.threads, intrinsic)
+        if intrinsic:
+            note += f", {intrinsic.name.rpartition('.')[2]}"
     scratch = () if made.scratch is None else (Value(made.scratch[0], made.scratch[0], made.scratch[1]),)
     output = _output(planner, operator, residual, stored)
-    operands = (*epilogue.constants, *((seen,) if seen else ()), *((residual.other,) if residual else ()))
     done = (*call.front, operator.index, *((residual.operator.index,) if residual else ()))
     planner.emit(Step(function, (x, packed, *operands, *scratch, output), (*scratch, output), done, note))
 

@@ -10,8 +10,8 @@ from edgecompile.backends.tvm.intrinsics import Intrinsic
 from edgecompile.backends.tvm.isa import InstructionSet
 from edgecompile.backends.tvm.operators.convolution import Sum
 
-_L1 = 40_000  # bytes of weights that stay in the first cache, so that channels may be the inner loop
-_WORTH = 6.0  # microseconds of work that are worth waiting for another thread
+L1 = 40_000  # bytes of weights that stay in the first cache, so that channels may be the inner loop
+WORTH = 6.0  # microseconds of work that are worth waiting for another thread
 
 
 def tile(width: int, blocks: int, accumulators: int, most_blocks: int) -> tuple[int, int]:
@@ -39,7 +39,7 @@ def convolution(
     columns, wide = tile(width, blocks, spare, 8 if width == 1 else 4)
     zo, zi = sch.split(z, [None, columns])
     oo, om, oi = sch.split(o, [None, wide, made.vector])
-    small = made.weight_bytes < _L1
+    small = made.weight_bytes < L1
     if small:
         sch.reorder(n, y, zo, oo, zi, om, oi)
     else:
@@ -106,7 +106,7 @@ def depthwise(made: Sum, isa: InstructionSet, macs: int, threads: int) -> tuple[
         sch.unroll(loop)
     sch.compute_inline(sch.get_sblock("pad"))
     shared = ""
-    if threads > 1 and isa.microseconds(2 * macs, dots=False) >= _WORTH:  # half of what it does is loading
+    if threads > 1 and isa.microseconds(2 * macs, dots=False) >= WORTH:  # half of what it does is loading
         sch.parallel(sch.fuse(n, y))
         shared = f", rows by {threads} threads"
     sch.vectorize(lane)
@@ -123,7 +123,7 @@ def _share(
 ) -> str:  # fmt: skip
     """Hands the outermost loop that divides evenly to threads, where there is work enough; what was done. work: in
     microseconds."""
-    if threads == 1 or work < _WORTH:
+    if threads == 1 or work < WORTH:
         return ""
     n, y, zo, oo = (loops[name] for name in ("n", "y", "zo", "oo"))
     rows = height > 1

@@ -1,0 +1,104 @@
+"""Instruction sets other than the best that this machine has, as far as it runs them."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backends.compiled import as_reference, quick
+from backends.networks import FILES, real_inputs
+from backends.sums import KINDS, summed
+from backends.windows import windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, InstructionSet
+from edgecompile.loaders.interpreter import own_signature
+from edgecompile.ondevice import runner
+from edgecompile.tflite_file import read
+
+SETS = {each.name: each for each in INSTRUCTION_SETS}
+HAS = set(runner.cpu_features(Path("/proc")))
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="these are instruction sets of x86-64")
+
+
+def runnable(name: str) -> InstructionSet:
+    """The set; AVX-VNNI's instruction as AVX512-VNNI spells it, where the CPU has that alone."""
+    isa = SETS[name]
+    if name == "avx-vnni" and "avx_vnni" not in HAS and "avx512_vnni" in HAS:
+        spelt = ("-avxvnni", "+avx512f", "+avx512bw", "+avx512vl", "+avx512vnni")
+        cflags = ("-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512vnni")
+        return dataclasses.replace(isa, mattr=spelt, needs=("avx512_vnni",), cflags=cflags)
+    if not HAS.issuperset(isa.needs):
+        pytest.skip(f"this CPU lacks {', '.join(sorted(set(isa.needs) - HAS))}")
+    return isa
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx-vnni", "avx2"])
+@settings(quick, max_examples=5)
+@given(
+    st.sampled_from(KINDS), st.sampled_from(("float32", "int8", "uint8")), windows(dilated=True), st.integers(1, 21),
+    st.integers(1, 35),
+)  # fmt: skip
+def test_sums_in_other_instruction_sets(
+    name: str, kind: str, dtype: str, window: dict[str, Any], channels: int, outputs: int
+) -> None:
+    summed(kind, dtype, window, channels, outputs, threads=window["threads"], isa=runnable(name))
+
+
+@contextmanager
+def tiles(folder: Path) -> Iterator[InstructionSet]:
+    """AMX, which amx.c does where the CPU doesn't."""
+    isa = SETS["avx512-amx"]
+    if HAS.issuperset(isa.needs):
+        yield isa
+        return
+    without = runnable("avx512-vnni")
+    library = folder / "amx.so"
+    command = ["gcc", "-O2", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("amx.c")]
+    subprocess.run(command, check=True)
+    emulation = ctypes.CDLL(str(library))
+    emulation.restore.restype = ctypes.c_ulong
+    emulation.install()
+    try:
+        yield dataclasses.replace(isa, needs=without.needs, cflags=without.cflags)
+    finally:
+        assert emulation.restore() > 0
+
+
+@st.composite
+def pixels(draw: st.DrawFn) -> dict[str, Any]:
+    """Windows of one pixel on inputs of many."""
+    size = draw(st.sampled_from(((7, 7), (14, 14), (19, 19), (8, 12), (17, 2), (1, 64))))
+    return {
+        **draw(windows()), "size": (1, 1), "stride": (1, 1), "dilation": (1, 1), "padding": "VALID", "input": size,
+    }  # fmt: skip
+
+
+def test_tiles(tmp_path: Path) -> None:
+    with tiles(tmp_path) as isa:
+
+        @settings(quick, max_examples=6)
+        @given(
+            st.sampled_from(("int8", "uint8")), pixels(), st.sampled_from((64, 72, 96, 160, 192)),
+            st.sampled_from((16, 40, 64, 96)), st.integers(1, 2),
+        )  # fmt: skip
+        def on(dtype: str, window: dict[str, Any], channels: int, outputs: int, batch: int) -> None:
+            summed("CONV_2D", dtype, window, channels, outputs, batch, window["threads"], isa)
+
+        on()
+
+
+@pytest.mark.slow
+def test_tiles_in_a_whole_network(data: Path, tmp_path: Path) -> None:
+    model = data / "models/imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite"
+    (spec,) = own_signature(read(model)).inputs
+    with tiles(tmp_path) as isa:
+        as_reference(model, {spec.name: real_inputs(FILES["imagenet/" + model.name], data, 3)}, 2, isa=isa)
