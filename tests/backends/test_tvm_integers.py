@@ -25,6 +25,21 @@ def test_bytes_with_a_zero_point_on_both_sides(name: str, window: dict[str, Any]
     summed(name, "uint8", window, channels, outputs, threads=window["threads"])
 
 
+@settings(quick, max_examples=10)
+@given(
+    st.sampled_from(("int8", "uint8")), windows(dilated=True), st.integers(1, 3), st.integers(0, 20), st.integers(0, 20)
+)
+def test_depthwise_of_whole_registers(
+    dtype: str, window: dict[str, Any], registers: int, higher: int, wider: int
+) -> None:
+    """Where columns are taken one by one these are dot products on some CPUs."""
+    size = window["input"]
+    window |= {"stride": (window["stride"][0], 1), "dilation": (window["dilation"][0], 1)}
+    window |= {"input": (size[0] + higher, size[1] + wider), "size": (window["size"][0], 1 + window["seed"] % 7)}
+    window["input"] = (window["input"][0], max(window["input"][1], window["size"][1]))
+    summed("DEPTHWISE_CONV_2D", dtype, window, 1, 16 * registers, threads=window["threads"])
+
+
 @settings(quick, max_examples=12)
 @given(st.sampled_from(KINDS), windows(dilated=True), st.integers(1, 21), st.integers(1, 35))
 def test_activations_of_16_bits(name: str, window: dict[str, Any], channels: int, outputs: int) -> None:

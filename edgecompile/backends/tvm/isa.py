@@ -73,6 +73,11 @@ class InstructionSet:
         return (("sdot-4", 4), ("sdot-2", 2), ("sdot", 1)) if self.dot == "sdot" else ((self.dot, 1),)
 
     @property
+    def each(self) -> str | None:
+        """The dot product with factors of each lane's own, for depthwise convolutions."""
+        return f"{self.dot}-each" if self.dot in ("vnni512", "vnni256") else None
+
+    @property
     def products(self) -> tuple[tuple[str, int], ...]:
         """The same for floats, where LLVM's own vectors would load each factor by itself."""
         return (("fmla-4", 4),) if self.arch == "aarch64" else ()

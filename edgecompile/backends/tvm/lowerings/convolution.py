@@ -11,11 +11,12 @@ from edgecompile.backends.tvm import epilogues
 from edgecompile.backends.tvm.epilogues import Epilogue
 from edgecompile.backends.tvm.intrinsics import takes, widest
 from edgecompile.backends.tvm.operators import convolution as operators
+from edgecompile.backends.tvm.operators import interleaved as interleaving
 from edgecompile.backends.tvm.operators.window import Window, window
 from edgecompile.backends.tvm.pairs import Pair
 from edgecompile.backends.tvm.plan import Step, Value
 from edgecompile.backends.tvm.schedules import convolution as schedules
-from edgecompile.backends.tvm.schedules import plain, tiles
+from edgecompile.backends.tvm.schedules import interleaved, plain, tiles
 from edgecompile.task import Array
 from edgecompile.tflite_file.graph import Operator
 
@@ -192,6 +193,8 @@ def _sums(x: Value, weights: Array, floats: bool = False) -> str:
 def _depthwise(call: Call, x: Value, weights: Array, shape: Window) -> None:
     planner, operator = call.planner, call.operator
     channels, multiplier = weights.shape[2], weights.shape[2] // x.shape[3]
+    if multiplier == 1 and _interleaved(call, x, weights, shape):
+        return
     stored = x.stored[3] if multiplier == 1 else channels
     words = planner.isa.words and x.dtype in ("int8", "uint8")
     most = planner.isa.lanes * (2 if words else 1)
@@ -209,6 +212,28 @@ def _depthwise(call: Call, x: Value, weights: Array, shape: Window) -> None:
     output = _output(planner, operator, None, stored)
     done = (*call.front, operator.index)
     planner.emit(Step(function, (x, packed, *epilogue.constants, output), (output,), done, note))
+
+
+def _interleaved(call: Call, x: Value, weights: Array, shape: Window) -> bool:
+    """Whether it is emitted as dot products of four columns."""
+    planner, isa, stored = call.planner, call.planner.isa, x.stored[3]
+    if x.dtype != "uint8" or x.of is None or isa.each is None or stored % isa.lanes or not interleaving.serves(shape):
+        return False
+    real = weights.astype(np.int16) - call.zero
+    if real.min() < -128 or real.max() > 127:
+        return False
+    wide = np.zeros((*weights.shape[:2], stored), np.int8)
+    wide[..., : weights.shape[2]] = real
+    epilogue = _epilogue(call, weights.transpose(2, 0, 1)[..., None], stored, x, None, ())
+    of = operators.Input(x.shape[0], 1, stored, x.dtype, x.of.zero)
+    threads = planner.threads if isa.microseconds(2 * call.macs, dots=False) >= schedules.WORTH else 1
+    band = interleaved.band(shape, isa.lanes, stored // isa.lanes, threads)
+    made = interleaving.depthwise(of, shape, band.rows, isa.lanes, epilogue)
+    function, note = interleaved.depthwise(made, band, isa, threads)
+    output = _output(planner, call.operator, None, stored)
+    arguments: tuple[Value | Array, ...] = (x, interleaving.pack(wide, shape, isa.lanes), *epilogue.constants, output)
+    planner.emit(Step(function, arguments, (output,), (*call.front, call.operator.index), note))
+    return True
 
 
 def _epilogue(
