@@ -105,7 +105,12 @@ def _manifest(result: Result) -> dict[str, Any]:
         "data": _data(plan),
         "history": [dataclasses.asdict(record) for record in _history(result)],
         "candidates": [_candidate(c, result) for c in result.candidates],
-        "winner": {"id": result.winner.id, "backend": result.winner.backend, "why": result.why},
+        "winner": {
+            "id": result.winner.id,
+            "backend": result.winner.backend,
+            "threads": result.winner.threads,
+            "why": result.why,
+        },
         "figures": [figure.to_json() for figure in figures(result)],
         "gates": [check.to_json() for check in result.checks],
         "distance": verified["distance"],
@@ -166,7 +171,7 @@ def _options(plan: Plan) -> dict[str, Any]:
     return {
         "io": plan.io,
         "seed": request.seed,
-        "threads": plan.threads,
+        "threads": plan.threads_told,
         "backends": list(plan.backends),
         "budget_minutes": request.budget_minutes,
         "pack": request.pack,

@@ -12,7 +12,9 @@ from edgecompile import accounting, data, gates, golden, on_board, packaging
 from edgecompile.accounting import Rung
 from edgecompile.artifact import TFLITE, Artifact, sha256_file
 from edgecompile.backends import BACKENDS
-from edgecompile.backends.base import Candidate
+from edgecompile.backends.base import Candidate, with_threads
+from edgecompile.backends.candidates import candidates as candidates_of
+from edgecompile.backends.candidates import stages as stages_of
 from edgecompile.backends.litert import AS_IT_COMES
 from edgecompile.compression import as_float_tflite, compress, find_steps, load_source, with_steps
 from edgecompile.devices.base import Device
@@ -84,9 +86,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         calibrated = made.facts is not None and made.facts.train > 0
         forms = on_board.graphs(source, steps, settings, session, calibrated=calibrated)
     runnable = artifact.replace(files={**artifact.files, **_files(forms_of), **on_board.files(forms)})
-    candidates = [
-        candidate for name in backends for candidate in BACKENDS[name].compile(runnable, made.target, made.threads)
-    ]
+    candidates = candidates_of(backends, runnable, made.target, made.threads)
     board = device if request.on else None
     there = on_board.golden_outputs(candidates, board, baseline, session)
     judged = [c for c in candidates if BACKENDS[c.backend].runs_here(c) or c.id in there]
@@ -128,6 +128,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     gates.enforce(checks)
 
     errors = _layer_errors(named, uncompressed, baseline, settings, session)
+    ladder = [dataclasses.replace(r, id=r.id and _beside(r.id, winner.threads, made)) for r in ladder]
     session.announce("package")
     result = packaging.Result(
         plan=made,
@@ -148,7 +149,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         winner=winner,
         why=why,
         checks=tuple(checks),
-        float_id=FLOAT_SOURCE,
+        float_id=_beside(FLOAT_SOURCE, winner.threads, made),
     )
     manifest = packaging.write(result)
     if by_hand := on_board.instructions(engines, made.out):
@@ -168,7 +169,7 @@ def _forms(
         try:
             forms += [
                 session.run(Job(stage, artifact, settings), announce=False)
-                for stage in BACKENDS[name].stages(made.target, made.threads)
+                for stage in stages_of(name, made.target, made.threads)
             ]
         except EdgecompileError as problem:
             if name not in made.optional:
@@ -251,8 +252,9 @@ def _measure(
     others = {FLOAT_SOURCE: uncompressed, **{rung.id: rung.artifact for rung in ladder if rung.id}}
     everyone = [*passed]
     for name, model in others.items():
-        plain = BACKENDS["litert"].compile(model, made.target, made.threads)[0]
-        everyone.append(dataclasses.replace(plain, id=name, config=AS_IT_COMES))
+        for threads in made.threads:  # whichever wins, there is the same with as many
+            plain = BACKENDS["litert"].compile(model, made.target, threads)[0]
+            everyone.append(dataclasses.replace(plain, id=_beside(name, threads, made), config=AS_IT_COMES))
     inputs = golden.read(baseline.files["golden"], golden.INPUTS)[golden.INPUTS]
     measurement, cached = measure(
         device,
@@ -269,6 +271,14 @@ def _measure(
         session.ran += 1
     session.display.done(measurement.record, cached=cached)
     return measurement
+
+
+def _beside(name: str, threads: int, made: Plan) -> str:
+    """The id in a benchmark of the source, or of the model after a step, with the threads of a candidate; an engine
+    that takes no number of them has the preferred one beside it."""
+    if len(made.threads) == 1:
+        return name
+    return with_threads(name, threads if threads in made.threads else made.threads[0])
 
 
 def _measured(passed: list[Candidate], measurement: Measurement | None, session: Session) -> list[Candidate]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,16 @@ class Candidate:
         """This candidate as the on-device runner takes it."""
         engine = {"id": self.id, "model": str(self.model), "engine": self.backend, "threads": self.threads}
         return {**engine, **self.config}
+
+
+def with_threads(name: str, threads: int) -> str:
+    """A candidate's id where its engine competes with several numbers of threads."""
+    return f"{name}-{threads}-thread{'s' * (threads != 1)}"
+
+
+def without_threads(name: str) -> str:
+    """An id without what `with_threads` says."""
+    return re.sub(r"-\d+-threads?$", "", name)
 
 
 class Runner(Protocol):

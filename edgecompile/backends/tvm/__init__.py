@@ -23,8 +23,14 @@ if TYPE_CHECKING:
     from edgecompile.backends.tvm.runner import TvmRunner
     from edgecompile.stages.base import Stage
 
-# Roles of an artifact's files (stages/compile_tvm.py): in XNNPACK's rounding, or float; in LiteRT's own.
+# The libraries: in XNNPACK's rounding, or float; in LiteRT's own.
 LIBRARY, REFERENCE_LIBRARY = "tvm", "tvm-reference"
+
+
+def role(library: str, threads: int) -> str:
+    """Of an artifact's file (stages/compile_tvm.py): loops are split when a library is compiled, so each number of
+    threads has one of its own."""
+    return f"{library}-{threads}"
 
 
 def linker(arch: str) -> tuple[str, str]:
@@ -75,10 +81,11 @@ class Tvm:
             "needs": list(sets[-1].needs),
             "version": version("apache-tvm"),
         }
+        files = {name: artifact.files.get(role(name, threads)) for name in (LIBRARY, REFERENCE_LIBRARY)}
         return [
-            Candidate(role, "tvm", artifact.files[role], threads, {**config, "exact": role == REFERENCE_LIBRARY})
-            for role in (LIBRARY, REFERENCE_LIBRARY)
-            if role in artifact.files
+            Candidate(name, "tvm", file, threads, {**config, "exact": name == REFERENCE_LIBRARY})
+            for name, file in files.items()
+            if file is not None
         ]
 
     def open(self, candidate: Candidate) -> TvmRunner:
