@@ -16,6 +16,7 @@ from edgecompile.backends.base import Candidate, with_threads
 from edgecompile.backends.candidates import candidates as candidates_of
 from edgecompile.backends.candidates import stages as stages_of
 from edgecompile.backends.litert import AS_IT_COMES
+from edgecompile.backends.questions import confirmed
 from edgecompile.compression import as_float_tflite, compress, find_steps, load_source, with_steps
 from edgecompile.devices.base import Device
 from edgecompile.devices.local import LocalDevice
@@ -45,6 +46,7 @@ class Built:
 
 def make_plan(request: BuildRequest, session: Session) -> Plan:
     named = look_up(request)
+    named = dataclasses.replace(named, backends=confirmed(named.target, named.backends, session))
     return plan(request, named, session.facts(data_source(request)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -67,6 +67,23 @@ class Runner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Question:
+    """What only the worker can tell, and is asked before any work: `ask(*arguments, report=...)`, a function of a
+    module, raises the error that the work would end in. depends: digests of what else the answer depends on."""
+
+    text: str
+    ask: Callable[..., None]
+    arguments: tuple[Any, ...]
+    depends: tuple[str, ...] = ()
+
+
+def nothing_to_ask(self: object, target: Target) -> Question | None:
+    """A backend's `question`, where `unavailable_reason` says all."""
+    del self, target
+    return None
+
+
 class Backend(Protocol):
     """`here_alone`: it can't be measured on a board. `on_board`: its engines are built on the board that they run on,
     and run nowhere else; `open` then runs what they are built from."""
@@ -83,6 +100,10 @@ class Backend(Protocol):
 
     def unavailable_reason(self, target: Target) -> str | None:
         """None where it can be used; else a sentence with the cure."""
+        ...
+
+    def question(self, target: Target) -> Question | None:
+        """What is asked in the worker where there is no such reason; None: nothing."""
         ...
 
     def stages(self, target: Target, threads: int) -> Sequence[Stage]:

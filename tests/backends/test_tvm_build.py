@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from backends.compiled import own_isa
 from backends.operators import OneOperator
-from running import run_cli
+from running import Run, run_cli
 
 from edgecompile.artifact import TFLITE, Artifact
-from edgecompile.backends.tvm import library
+from edgecompile.backends.tvm import library, linker
 from edgecompile.backends.tvm.arithmetic import FAST
 from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, InstructionSet
 from edgecompile.backends.tvm.planner import Planner
@@ -37,6 +37,8 @@ from edgecompile.stages.base import Context, Progress
 from edgecompile.stages.compile_tvm import CompileTvm
 from edgecompile.tflite_file import read
 from edgecompile.worker import Worker
+
+ALL = {"EDGECOMPILE_WITHOUT": ""}  # the target's backends, as users have them
 
 
 def test_an_operator_without_code_is_named(tmp_path: Path) -> None:
@@ -59,6 +61,38 @@ def test_without_a_compiler_it_is_said_before_any_work(tmp_path: Path) -> None:
     assert done.code == MissingDependencyError.exit_code, done.err
     assert "there is no gcc" in done.err
     assert "apt install gcc" in done.err
+
+
+def without_training(folder: Path, *options: str, env: dict[str, str]) -> Run:
+    """A build that fails before anything is done."""
+    done = run_cli("build", "digits", "--out", "b", *options, cwd=folder, env=env)
+    assert done.code != 0
+    assert "[1/" not in done.err
+    assert not (folder / "b").exists()
+    return done
+
+
+def test_a_compiler_for_another_processor_that_is_missing_or_does_not_work(tmp_path: Path) -> None:
+    own_isa()
+    there = tmp_path / "bin"
+    there.mkdir()
+    options = ("--backends", "litert,tvm", "--target", "rpi4", "--recipe", "int8")
+    path = {"PATH": str(there)}
+    missing = without_training(tmp_path, *options, "--dry-run", env=path)
+    assert missing.code == MissingDependencyError.exit_code, missing.err
+    assert "there is no aarch64-linux-gnu-gcc" in missing.err
+    name = there / linker("aarch64")[0]
+    name.write_text("#!/bin/sh\necho 'trial.c:1: fatal error: math.h: No such file or directory' >&2\nexit 1\n")
+    name.chmod(0o755)
+    broken = without_training(tmp_path, *options, env=path)
+    assert broken.code == ToolchainError.exit_code, broken.err
+    assert f"{name.name} can't make a library for aarch64: trial.c:1: fatal error: math.h" in broken.err
+    assert "--install-recommends" in broken.err
+    wanted = run_cli("build", "digits", *options[2:], "--dry-run", "--json", cwd=tmp_path, env={**path, **ALL})
+    assert "tvm left out: aarch64-linux-gnu-gcc can't make a library" in wanted.err
+    plan = json.loads(wanted.out)
+    assert plan["backends"] == ["litert"]
+    assert "can't make a library" in plan["left_out"]["tvm"]
 
 
 def test_the_linker_is_looked_for_again_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,13 +180,15 @@ def test_what_is_only_wanted_if_installed_does_not_end_a_build(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("mcpu", "mattr", "said"),
+    ("mcpu", "mattr", "said", "more"),
     [
-        ("cascadelakes", "+fma", "LLVM knows no x86_64 processor 'cascadelakes'"),
-        ("haswell", "+fmaa", "LLVM knows no feature '+fmaa'"),
+        ("cascadelakes", "+fma", "LLVM knows no x86_64 processor 'cascadelakes'", ()),
+        ("haswell", "+fmaa", "LLVM knows no feature '+fmaa'", ("--dry-run",)),
     ],
 )
-def test_a_processor_that_llvm_does_not_know(mcpu: str, mattr: str, said: str, tmp_path: Path) -> None:
+def test_a_processor_that_llvm_does_not_know(
+    mcpu: str, mattr: str, said: str, more: tuple[str, ...], tmp_path: Path
+) -> None:
     """LLVM would warn, and compile for another one."""
     if own_isa().arch != "x86_64":
         pytest.skip("the names are those of x86-64")
@@ -161,11 +197,9 @@ def test_a_processor_that_llvm_does_not_know(mcpu: str, mattr: str, said: str, t
         f'[cpu]\narch = "x86_64"\nmcpu = "{mcpu}"\nmattr = ["+avx2", "+fma", "{mattr}"]\n'
         '[recipes]\ntraining = "float"\nrepresentative = "float"\notherwise = "float"\n'
     )
-    options = ("--target", "mine.toml", "--recipe", "float", "--out", "b")
-    done = run_cli("build", "digits", *options, cwd=tmp_path, env={"EDGECOMPILE_WITHOUT": ""})
+    done = without_training(tmp_path, "--target", "mine.toml", "--recipe", "float", *more, env=ALL)
     assert done.code == TargetError.exit_code, done.err
     assert said in done.err
-    assert not (tmp_path / "b").exists()
 
 
 def compile_for(isa: InstructionSet, model: Path, out: Path, *, report: Callable[[Progress], None]) -> None:

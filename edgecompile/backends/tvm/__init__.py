@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Artifact
-from edgecompile.backends.base import Candidate
-from edgecompile.backends.tvm.isa import for_target
+from edgecompile.backends.base import Candidate, Question
+from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, for_target
 from edgecompile.ondevice import runner
 from edgecompile.target import Target
 
@@ -65,6 +65,14 @@ class Tvm:
         if shutil.which(name) is None:
             return f"there is no {name}, which links libraries for {sets[0].arch} (sudo apt install {package})"
         return None
+
+    def question(self, target: Target) -> Question | None:
+        """Whether the C compiler works, and LLVM knows a processor that is named by the target's file alone."""
+        from edgecompile.backends.tvm.toolchain import check
+
+        sets = for_target(target)
+        named = tuple(isa for isa in sets if isa not in INSTRUCTION_SETS)
+        return Question("looking at the compiler", check, (sets[0].arch, named), (version("apache-tvm"),))
 
     def stages(self, target: Target, threads: int) -> Sequence[Stage]:
         from edgecompile.stages.compile_tvm import CompileTvm
