@@ -20,12 +20,14 @@ from edgecompile.gates import Check
 from edgecompile.inspection import inspect_tflite
 from edgecompile.job import now, tool_versions
 from edgecompile.manifest import MEASURED, SCHEMA_VERSION, Figure, write_manifest
-from edgecompile.measure import Measurement
+from edgecompile.measure import Measurement, engine_of
 from edgecompile.on_board import Engines
 from edgecompile.optimization import graph_changes
 from edgecompile.request import Plan
 from edgecompile.search import Found
 from edgecompile.tflite_file import read
+
+_TOLD_BY_COMPILERS = ("device", "seconds", "kernels", "arena_bytes", "weight_bytes")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Result:
     measurement: Measurement | None
     verdicts: Mapping[str, Mapping[str, Any]]
     engines: Engines
+    forms: tuple[Artifact, ...]  # the files of candidates, each as its stage left it
     winner: Candidate
     why: str
     checks: tuple[Check, ...]
@@ -212,9 +215,21 @@ def _candidate(candidate: Candidate, result: Result) -> dict[str, Any]:
         "parity": result.verdicts.get(candidate.id) or result.engines.checked.get(candidate.id, {}),
         "passed": _passed(candidate, result),
         "built": {"tensorrt": built.version} if built else None,
+        "compiled": _compiled(candidate, result),
         "latency_p50_ms": measured["p50"] if measured else None,
         "left_out": result.measurement.skipped.get(candidate.id) if result.measurement else None,
     }
+
+
+def _compiled(candidate: Candidate, result: Result) -> dict[str, Any] | None:
+    """What the compiler told of a library, and when and where that was: a build before this one may have made it."""
+    for form in result.forms:
+        record = form.history[-1]
+        for role, path in form.files.items():
+            if path == candidate.model and role in record.metrics:
+                told = record.metrics[role]
+                return {"date": record.date, **{name: told[name] for name in _TOLD_BY_COMPILERS}}
+    return None
 
 
 def _passed(candidate: Candidate, result: Result) -> bool | None:
@@ -244,7 +259,22 @@ def figures(result: Result) -> list[Figure]:
                 found += result.measurement.figures(candidate.id, candidate.id)
     for built in result.engines.built.values():
         found += built.figures
+    for candidate in result.candidates:
+        found += _compilations(candidate, result)
     return found
+
+
+def _compilations(candidate: Candidate, result: Result) -> list[Figure]:
+    told = _compiled(candidate, result)
+    if told is None:
+        return []
+    date, compiler = told["date"], engine_of(candidate) or ""
+    sizes = {"arena_size": told["arena_bytes"], "weight_size": told["weight_bytes"]}
+    return [
+        Figure("compile_time", candidate.id, told["seconds"], "s", MEASURED, told["device"], date, runs=1,
+               executed_on=compiler),
+        *(Figure(name, candidate.id, value, "B", MEASURED, "none", date) for name, value in sizes.items()),
+    ]  # fmt: skip
 
 
 def _sizes(artifact: Artifact, of: str, pack: str | None) -> list[Figure]:

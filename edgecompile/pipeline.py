@@ -148,6 +148,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         measurement=measurement,
         verdicts=verdicts,
         engines=engines,
+        forms=tuple(forms_of),
         winner=winner,
         why=why,
         checks=tuple(checks),

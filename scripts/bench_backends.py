@@ -36,14 +36,8 @@ from compression_rows.common import ROOT, TINY, build, data_folder, facts
 
 import edgecompile.ondevice.runner as runner
 from edgecompile import data as datasets
-from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.backends.base import Candidate
-from edgecompile.backends.tvm.isa import for_target
-from edgecompile.loaders.base import LoadOptions
-from edgecompile.stages.base import Context
-from edgecompile.stages.compile_tvm import CompileTvm
 from edgecompile.stages.evaluate import on_test_set
-from edgecompile.target import load_target
 from edgecompile.tflite_file import read
 
 RESULTS = ROOT / "docs" / "benchmarks"
@@ -155,7 +149,7 @@ def row(model: str, precision: str, threads: int) -> None:
         "tvm_over": ratios(runs, TVM),
         "tvm_over_without_amx": ratios(without_amx, TVM) if without_amx else None,
         "winner": winner,
-        "tvm_build": compiled_again(out, threads),
+        "tvm_build": {each["id"]: each["compiled"] for each in candidates if each["compiled"]},
         "accuracy": {key: tested.get(key) for key in ("metric", "value", "samples")} if tested else None,
         "command": " ".join(made.command),
     }
@@ -224,16 +218,6 @@ def accuracies(out: Path, manifest: Mapping[str, Any], candidates: list[Mapping[
         metric, labels, x, outputs = on_test_set(candidate, task, signature, lambda _: None)
         found[each["id"]] = round(metric.score(labels, outputs, x), 6)
     return found
-
-
-def compiled_again(out: Path, threads: int) -> dict[str, Any]:
-    """{library: what compiling the bundle's model gives and takes}: the build itself may have had it from the cache."""
-    isa, model = for_target(load_target("host")), out / "model.tflite"
-    assert isa is not None
-    with tempfile.TemporaryDirectory(prefix="edgecompile-bench-") as folder:
-        context = Context(Path(folder), Path(folder), None, "float", LoadOptions(), 0, None, None, lambda _: None)
-        made = CompileTvm.now(isa, threads).run(Artifact(TFLITE, {"model": model}, read(model).signature), context)
-    return made.metrics
 
 
 def has_amx() -> bool:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from edgecompile.artifact import TFLITE, Artifact, sha256_json
 from edgecompile.backends.tvm import LIBRARY, REFERENCE_LIBRARY, role
 from edgecompile.backends.tvm.isa import InstructionSet
+from edgecompile.devices.local import LocalDevice
 from edgecompile.stages.base import NOTHING, Context, Outcome
 from edgecompile.tflite_file import read
 
@@ -20,7 +21,7 @@ class CompileTvm:
     """isas: of one architecture, the best first. threads: the parallel loops are split for so many. source: digest of
     the compiler's own code.
 
-    metrics: by library, bytes, seconds, kernels, arena_bytes and weight_bytes.
+    metrics: by library (the file's role), device, bytes, seconds, kernels, arena_bytes and weight_bytes.
     UnsupportedLayerError for an operator that there is no code for.
     """
 
@@ -74,6 +75,7 @@ class CompileTvm:
 
 def _metrics(made: Any, seconds: float) -> dict[str, Any]:
     return {
+        "device": LocalDevice().facts().name,
         "bytes": made.path.stat().st_size,
         "seconds": seconds,
         "kernels": made.kernels,

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backends.compiled import own_isa
@@ -189,9 +190,39 @@ def test_each_engine_competes_with_each_number_of_threads(bundle: Path, tmp_path
     assert told == (f"b {re.sub('^litert-|-[12]-threads?$', '', winner['id'])}", winner["threads"])
 
 
+def compilations(bundle: Path) -> dict[str, dict[str, Any]]:
+    """By candidate, what its compiler told, in the manifest."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    return {c["id"]: c["compiled"] for c in manifest["candidates"] if c["compiled"]}
+
+
+def test_what_compiling_took_is_told_with_the_candidate(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert problems(manifest) == []
+    found = compilations(bundle)
+    assert set(found) == {"tvm", "tvm-reference"}
+    weights = manifest["inspection"]["totals"]["weight_bytes"]
+    figures = {(f["name"], f["of"]): f for f in manifest["figures"]}
+    for name, told in found.items():
+        assert 0 < told["seconds"] < 600
+        assert 0 < told["kernels"] < 100
+        assert told["weight_bytes"] >= 0.9 * weights
+        time = figures["compile_time", name]
+        assert (time["value"], time["unit"], time["runs"]) == (told["seconds"], "s", 1)
+        assert (time["device"], time["date"]) == (told["device"], told["date"])
+        assert time["executed_on"].startswith("tvm ")
+        assert figures["arena_size", name]["value"] == told["arena_bytes"]
+        assert figures["weight_size", name]["value"] == told["weight_bytes"]
+    page = (bundle / "report.html").read_text(encoding="utf-8")
+    assert page.count("distinct functions") == 2
+
+
 def test_a_build_that_was_done_compiles_nothing(bundle: Path) -> None:
+    """And tells what compiling took when it was."""
+    before = compilations(bundle)
     done = build(bundle.parent, "--recipe", "int8", "--out", "b")
     assert "nothing to do" in done.out, done.out
+    assert compilations(bundle) == before
 
 
 @pytest.mark.parametrize(("name", "said"), [("onnx", "ONNX Runtime"), ("openvino", "OpenVINO")])
