@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgecompile import accounting, bundle, packing, report, sparse
+from edgecompile import accounting, bundle, gates, packing, report, sparse
 from edgecompile.accounting import Rung
 from edgecompile.artifact import TFLITE, Artifact, StageRecord
 from edgecompile.backends import BACKENDS
-from edgecompile.backends.base import Candidate
+from edgecompile.backends.base import VARIANTS, Candidate
+from edgecompile.backends.variants import Variants
 from edgecompile.cache import writing
 from edgecompile.devices.local import LocalDevice
 from edgecompile.gates import Check
@@ -46,6 +47,8 @@ class Result:
     graphs_tested: Mapping[str, Artifact]
     measurement: Measurement | None
     verdicts: Mapping[str, Mapping[str, Any]]
+    variants: Variants
+    of_variants: Mapping[str, Mapping[str, Mapping[str, Any]]]  # verdicts, by candidate and variant
     engines: Engines
     forms: tuple[Artifact, ...]  # the files of candidates, each as its stage left it
     winner: Candidate
@@ -213,6 +216,7 @@ def _candidate(candidate: Candidate, result: Result) -> dict[str, Any]:
         "threads": candidate.threads,
         "config": dict(candidate.config),
         "parity": result.verdicts.get(candidate.id) or result.engines.checked.get(candidate.id, {}),
+        "variants": _variants(candidate, result),
         "passed": _passed(candidate, result),
         "built": {"tensorrt": built.version} if built else None,
         "compiled": _compiled(candidate, result),
@@ -234,8 +238,16 @@ def _compiled(candidate: Candidate, result: Result) -> dict[str, Any] | None:
 
 def _passed(candidate: Candidate, result: Result) -> bool | None:
     """None for an engine that wasn't built, and for what ran nowhere."""
-    verdict = result.verdicts.get(candidate.id)
-    return None if verdict is None else all(v["passed"] for v in verdict.values())
+    return gates.passed(candidate.id, result.verdicts, result.of_variants)
+
+
+def _variants(candidate: Candidate, result: Result) -> list[dict[str, Any]]:
+    """Each of its variants, with its parity or why it wasn't checked."""
+    judged, unchecked = result.of_variants.get(candidate.id, {}), result.variants.unchecked.get(candidate.id, {})
+    return [
+        {"instructions": name, "parity": judged.get(name, {}), "not_checked": unchecked.get(name)}
+        for name in candidate.config.get(VARIANTS, ())
+    ]
 
 
 def _file(candidate: Candidate, result: Result) -> str:

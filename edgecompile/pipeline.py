@@ -17,6 +17,7 @@ from edgecompile.backends.candidates import candidates as candidates_of
 from edgecompile.backends.candidates import stages as stages_of
 from edgecompile.backends.litert import AS_IT_COMES
 from edgecompile.backends.questions import confirmed
+from edgecompile.backends.variants import variants
 from edgecompile.compression import as_float_tflite, compress, find_steps, load_source, with_steps
 from edgecompile.devices.base import Device
 from edgecompile.devices.local import LocalDevice
@@ -90,16 +91,23 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     runnable = artifact.replace(files={**artifact.files, **_files(forms_of), **on_board.files(forms)})
     candidates = candidates_of(backends, runnable, made.target, made.threads)
     board = device if request.on else None
-    there = on_board.golden_outputs(candidates, board, baseline, session)
-    judged = [c for c in candidates if BACKENDS[c.backend].runs_here(c) or c.id in there]
+    several = variants(candidates, board)
+    everyone = [*candidates, *several.candidates]
+    there = on_board.golden_outputs(everyone, board, baseline, session)
+    judged = [c for c in everyone if BACKENDS[c.backend].runs_here(c) or c.id in there]
     stage = Parity(tuple(judged), str(baseline.files["golden"]), {name: str(path) for name, path in there.items()})
     depends = (*_ids(baseline, judged), *map(sha256_file, there.values()))
     parity = session.run(Job(stage, artifact, settings, depends=depends))
     engines = on_board.engines(candidates, forms, board, baseline, session, again=request.remeasure)
-    verdicts = {**parity.history[-1].metrics["parity"], **engines.verdicts}
+    found_by = {**parity.history[-1].metrics["parity"], **engines.verdicts}
+    verdicts = {c.id: found_by[c.id] for c in engines.candidates if c.id in found_by}
+    of_variants = several.verdicts(found_by)
     # What ran nowhere has no verdict: it is neither measured nor chosen.
-    passed = [c for c in engines.candidates if c.id in verdicts and all(v["passed"] for v in verdicts[c.id].values())]
-    checks = [gates.parity(verdicts), gates.size(artifact.model.stat().st_size, made.max_size)]
+    passed = [c for c in engines.candidates if gates.passed(c.id, verdicts, of_variants)]
+    checks = [gates.parity(verdicts, of_variants), gates.size(artifact.model.stat().st_size, made.max_size)]
+    complete = several.complete and all(gates.passed(name, verdicts, of_variants) for name in of_variants)
+    if checked := gates.variants(several.told(), complete=complete):
+        checks.append(checked)
     if without := gates.backends(left_out):
         checks.append(without)
     gates.enforce(checks)
@@ -147,6 +155,8 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         graphs_tested=graphs_tested,
         measurement=measurement,
         verdicts=verdicts,
+        variants=several,
+        of_variants=of_variants,
         engines=engines,
         forms=tuple(forms_of),
         winner=winner,

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from edgecompile.stages.base import Stage
 
 
+# Of a candidate's config: {instruction set: the features that a CPU needs for it}, the best first.
+VARIANTS = "variants"
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One way to run the model. `config` is what the runner on the device needs to know, JSON only; with `exact` in it

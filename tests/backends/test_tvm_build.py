@@ -15,6 +15,7 @@ import pytest
 from backends.compiled import own_isa
 from backends.operators import OneOperator
 from running import Run, run_cli
+from test_manifest_schema import problems
 
 from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.backends.tvm import library, linker
@@ -127,8 +128,31 @@ def test_a_generic_library_chooses_when_it_is_loaded(tmp_path: Path) -> None:
     done = run_cli("build", "digits", *options, cwd=tmp_path)
     assert done.code == 0, done.err
     assert "4 of 4 candidates agree" in done.out
-    library_ = runner.Library(tmp_path / "b" / "candidates" / "tvm.so", 1)
-    assert library_.known["instructions"] == isa.name
+    path = tmp_path / "b" / "candidates" / "tvm.so"
+    assert runner.Library(path, 1).known["instructions"] == isa.name
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert problems(manifest) == []
+    flags = runner.cpu_flags(Path("/proc"))
+    runs = {each.name: set(each.features) <= flags for each in INSTRUCTION_SETS if each.arch == isa.arch}
+    (text,) = (gate["text"] for gate in manifest["gates"] if gate["name"] == "variants")
+    assert text.startswith("tvm, tvm-reference: checked ")
+    page = (tmp_path / "b" / "report.html").read_text()
+    for candidate in manifest["candidates"]:
+        told = {each["instructions"]: each for each in candidate["variants"]}
+        assert list(told) == (list(runs) if candidate["backend"] == "tvm" else [])
+        for name, each in told.items():
+            assert all(verdict["passed"] for verdict in each["parity"].values())
+            assert (each["not_checked"] is None) == bool(each["parity"]) == runs[name]
+            if runs[name]:
+                assert runner.Library(path, 1, name).known["instructions"] == name
+                continue
+            assert each["not_checked"].startswith("this machine lacks ")
+            assert f"not checked: {name} ({each['not_checked']})" in text
+            assert f"not checked: {each['not_checked']}" in page
+            with pytest.raises(runner.Failure, match=r"tvm\.so can't be opened: it is compiled for CPUs with"):
+                runner.Library(path, 1, name)
+    with pytest.raises(runner.Failure, match=r"tvm\.so has no variant sve9, it has "):
+        runner.Library(path, 1, "sve9")
 
 
 def test_the_first_variant_that_the_cpu_has_all_for(data: Path, tmp_path: Path) -> None:
@@ -156,7 +180,8 @@ def test_libraries_load_on_old_systems_and_show_nothing_but_their_interface(data
         assert max(versions) <= (2, 17)
         rows = [line.split() for line in told.splitlines() if " UND " not in line]
         shown = {row[7] for row in rows if len(row) > 7 and row[4] in ("GLOBAL", "WEAK")}
-        assert shown == {f"edgecompile_{n}" for n in ("open", "close", "run", "profile", "peaks", "signature", "error")}
+        functions = ("open", "close", "run", "profile", "peaks", "signature", "error")
+        assert shown == {f"edgecompile_{n}" for n in (*functions, "variants", "variant_signature", "open_variant")}
 
 
 def test_what_is_only_wanted_if_installed_does_not_end_a_build(tmp_path: Path) -> None:

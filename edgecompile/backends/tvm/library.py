@@ -23,7 +23,7 @@ from edgecompile.backends.tvm.toolchain import FLAGS, check_processor, compiler
 from edgecompile.errors import ConversionError
 from edgecompile.task import Array
 
-_SOURCES = ("edgecompile.h", "types.h", "driver.c", "peaks.c")
+_SOURCES = ("edgecompile.h", "variants.h", "types.h", "driver.c", "peaks.c")
 _CODES = {"i": 0, "u": 1, "f": 2}  # of DLPack
 
 
