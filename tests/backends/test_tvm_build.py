@@ -153,6 +153,11 @@ def test_a_generic_library_chooses_when_it_is_loaded(tmp_path: Path) -> None:
                 runner.Library(path, 1, name)
     with pytest.raises(runner.Failure, match=r"tvm\.so has no variant sve9, it has "):
         runner.Library(path, 1, "sve9")
+    manifest["winner"] = {"id": "tvm", "backend": "tvm", "threads": 1, "why": "the test's choice"}
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
+    verified = run_cli("verify", "b", cwd=tmp_path)
+    assert verified.code == 0, verified.out + verified.err
+    assert f"variants: {text.partition(': ')[2]}" in " ".join(verified.out.split())
 
 
 def test_the_first_variant_that_the_cpu_has_all_for(data: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import platform
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -21,6 +23,9 @@ from edgecompile.backends.tvm.isa import INSTRUCTION_SETS
 from edgecompile.backends.tvm.planner import Planner
 from edgecompile.backends.variants import variants
 from edgecompile.compare import parity
+from edgecompile.devices.base import Device, DeviceFacts
+from edgecompile.devices.benchmark import outputs
+from edgecompile.devices.local import LocalDevice
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.ondevice import runner
 from edgecompile.tflite_file import read
@@ -55,9 +60,40 @@ def test_a_variant_that_computes_something_else_leaves_the_library_out(tmp_path:
         each.id: {"t3": asdict(parity(BACKENDS["tvm"].open(each).run(x)["t3"], expected, expected, None))}
         for each in (Candidate("tvm", "tvm", linked.path, 1, config), *several.candidates)
     }
+    for each, factor in zip(several.candidates, (1, 2), strict=True):  # as a board runs them
+        there = outputs(LocalDevice(), each.job(), x, lambda *_: None)["t3"]
+        assert np.array_equal(there, factor * x["t0"])
     verdicts, others = {"tvm": found["tvm"]}, several.verdicts(found)
     assert all(verdict["passed"] for verdict in found["tvm"].values())
     assert gates.passed("tvm", verdicts, others) is False
     said = gates.parity(verdicts, others)
     assert said.passed is False
     assert f"left out: tvm's variant {weaker.name} differs by 15, allowed" in said.text
+
+
+@dataclass(frozen=True)
+class Board:
+    """What is asked of a board that no machine here is."""
+
+    machine: str
+    features: tuple[str, ...]
+
+    def facts(self) -> DeviceFacts:
+        return DeviceFacts("a", "Mine", {"machine": self.machine, "features": list(self.features)})
+
+
+def test_a_board_checks_what_it_runs_and_the_others_are_named() -> None:
+    """Two variants for a processor that this machine isn't."""
+    other = "x86_64" if platform.machine() == "aarch64" else "aarch64"
+    needs = {"better": ["asimddp", "atomics"], "plain": []}  # of `atomics` a board says nothing
+    both = Candidate("tvm", "tvm", Path("tvm.so"), 1, {"arch": other, "needs": [], VARIANTS: needs})
+    alone = variants([both, Candidate("litert-xnnpack", "litert", Path("m.tflite"), 1)], None)
+    here = f"this machine is {platform.machine()}"
+    assert (alone.checked, alone.unchecked) == ({"tvm": {}}, {"tvm": dict.fromkeys(needs, here)})
+    weak = variants([both], cast(Device, Board(other, ("asimd",))))
+    assert list(weak.checked["tvm"]) == ["plain"]
+    assert weak.candidates[0].job()["variant"] == "plain"
+    assert weak.told() == {"tvm": f"checked plain, not checked: better ({here}, Mine lacks asimddp)"}
+    strong = variants([both], cast(Device, Board(other, ("asimd", "asimddp"))))
+    assert strong.complete
+    assert strong.told() == {"tvm": "checked better, plain"}
