@@ -12,7 +12,7 @@ import numpy as np
 
 from edgecompile import bundle, data, golden
 from edgecompile.artifact import Signature, TensorInfo
-from edgecompile.backends.base import Candidate
+from edgecompile.backends.base import Candidate, without_threads
 from edgecompile.backends.litert import BUILTIN, XNNPACK
 from edgecompile.data import DataSource
 from edgecompile.devices.base import Device
@@ -149,7 +149,7 @@ def _subject(path: Path, options: Options) -> Subject:
         winner = next(c for c in manifest["candidates"] if c["id"] == manifest["winner"]["id"])
         threads = options.threads or int(winner["threads"])
         # The name that --kernels has for it: `litert-xnnpack` of the backend `litert` is `xnnpack`.
-        name = f"{path} {winner['id'].removeprefix(winner['backend'] + '-')}"
+        name = f"{path} {without_threads(winner['id']).removeprefix(winner['backend'] + '-')}"
         won = Candidate(name, winner["backend"], path / winner["file"], threads, dict(winner["config"]))
         inputs = _golden(path / "golden.npz", signature)
     except (*golden.DAMAGED, TypeError, AttributeError, StopIteration) as problem:

@@ -194,8 +194,9 @@ class Cache:
     def unused(self, days: float) -> tuple[list[str], list[Path], int]:
         """(keys of stages and work folders, other files, bytes of all) not used for so long.
 
-        Other files are measurements, engines that boards built, wheels for boards, facts about data, logs and
-        what a killed prune left. A log of a process that is alive is in use, and so is a file that is being written.
+        Other files are measurements, engines that boards built, wheels for boards, facts about data, answers of
+        compilers, logs and what a killed prune left. A log of a process that is alive is in use, and so is a file
+        that is being written.
         """
         limit = time.time() - days * _DAY
         folders = [
@@ -206,7 +207,7 @@ class Cache:
         ]
         files = [
             path
-            for kind in ("measurements", "engines", "wheels", "tasks", "logs")
+            for kind in ("measurements", "engines", "wheels", "tasks", "answers", "logs")
             for path in sorted((self.root / kind).glob("*"))
             if _used(path) <= (min(limit, time.time() - _HOUR) if path.suffix == ".tmp" else limit)
             and not (kind == "logs" and path.stem.isdecimal() and _alive(int(path.stem)))

@@ -58,17 +58,39 @@ def check_io(signature: Signature, io: str) -> None:
             )
 
 
-def parity(verdicts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Check:
-    """At least one candidate computes what the reference kernels do; one that doesn't is left out and named."""
-    failed = {
-        name: next(v for v in outputs.values() if not v["passed"])
-        for name, outputs in verdicts.items()
-        if not all(v["passed"] for v in outputs.values())
-    }
-    named = [f"{name} {_why(v)}" for name, v in failed.items()]
+Verdicts = Mapping[str, Mapping[str, Any]]
+
+
+def parity(verdicts: Mapping[str, Verdicts], variants: Mapping[str, Mapping[str, Verdicts]]) -> Check:
+    """At least one candidate computes what the reference kernels do; one that doesn't is left out and named, with its
+    variant where another one than the best doesn't."""
+    failed = {}
+    for name, outputs in verdicts.items():
+        others = {f"{name}'s variant {variant}": found for variant, found in variants.get(name, {}).items()}
+        wrong = [(of, v) for of, found in {name: outputs, **others}.items() for v in found.values() if not v["passed"]]
+        if wrong:
+            failed[name] = f"{wrong[0][0]} {_why(wrong[0][1])}"
     agree = f"{len(verdicts) - len(failed)} of {len(verdicts)} candidates agree with LiteRT's reference kernels"
-    text = "; left out: ".join([agree, *named])
+    text = "; left out: ".join([agree, *failed.values()])
     return Check("parity", len(failed) < len(verdicts), text, ParityGateError, _PARITY_HINT)
+
+
+def passed(name: str, verdicts: Mapping[str, Verdicts], variants: Mapping[str, Mapping[str, Verdicts]]) -> bool | None:
+    """Whether a candidate agrees, with all of its variants that were checked; None for what ran nowhere."""
+    if name not in verdicts:
+        return None
+    return all(v["passed"] for of in (verdicts[name], *variants.get(name, {}).values()) for v in of.values())
+
+
+def variants(told: Mapping[str, str], *, complete: bool) -> Check | None:
+    """told: {candidate: which of its variants were checked, and which not}. complete: all were, and agree."""
+    by_text: dict[str, list[str]] = {}
+    for name, text in told.items():
+        by_text.setdefault(text, []).append(name)
+    if not by_text:
+        return None
+    text = "; ".join(f"{', '.join(names)}: {text}" for text, names in by_text.items())
+    return Check("variants", True if complete else None, text, ParityGateError, "")
 
 
 def backends(left_out: Mapping[str, str]) -> Check | None:

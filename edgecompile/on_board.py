@@ -169,7 +169,7 @@ def kept_outputs(device: Device, candidate: Candidate, of: str, x: Callable[[], 
     """An .npz with {output: [n, ...]} by the engine on the board, made once. of: what tells `x` from other samples."""
     facts = device.facts()
     engine, program = sha256_file(candidate.model), sha256_file(Path(runner.__file__))
-    key = sha256_json([facts.identity, facts.label, engine, program, of])[:32]
+    key = sha256_json([facts.identity, facts.label, engine, program, of, candidate.config.get("variant")])[:32]
     path = session.cache.root / "measurements" / f"{key}.npz"
     if not path.is_file():
         name = f"{candidate.id} there"

@@ -9,23 +9,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgecompile import accounting, bundle, packing, report, sparse
+from edgecompile import accounting, bundle, gates, packing, report, sparse
 from edgecompile.accounting import Rung
 from edgecompile.artifact import TFLITE, Artifact, StageRecord
 from edgecompile.backends import BACKENDS
-from edgecompile.backends.base import Candidate
+from edgecompile.backends.base import VARIANTS, Candidate
+from edgecompile.backends.variants import Variants
 from edgecompile.cache import writing
 from edgecompile.devices.local import LocalDevice
 from edgecompile.gates import Check
 from edgecompile.inspection import inspect_tflite
 from edgecompile.job import now, tool_versions
 from edgecompile.manifest import MEASURED, SCHEMA_VERSION, Figure, write_manifest
-from edgecompile.measure import Measurement
+from edgecompile.measure import Measurement, engine_of
 from edgecompile.on_board import Engines
 from edgecompile.optimization import graph_changes
 from edgecompile.request import Plan
 from edgecompile.search import Found
 from edgecompile.tflite_file import read
+
+_TOLD_BY_COMPILERS = ("device", "seconds", "kernels", "arena_bytes", "weight_bytes")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ class Result:
     graphs_tested: Mapping[str, Artifact]
     measurement: Measurement | None
     verdicts: Mapping[str, Mapping[str, Any]]
+    variants: Variants
+    of_variants: Mapping[str, Mapping[str, Mapping[str, Any]]]  # verdicts, by candidate and variant
     engines: Engines
+    forms: tuple[Artifact, ...]  # the files of candidates, each as its stage left it
     winner: Candidate
     why: str
     checks: tuple[Check, ...]
@@ -105,7 +111,12 @@ def _manifest(result: Result) -> dict[str, Any]:
         "data": _data(plan),
         "history": [dataclasses.asdict(record) for record in _history(result)],
         "candidates": [_candidate(c, result) for c in result.candidates],
-        "winner": {"id": result.winner.id, "backend": result.winner.backend, "why": result.why},
+        "winner": {
+            "id": result.winner.id,
+            "backend": result.winner.backend,
+            "threads": result.winner.threads,
+            "why": result.why,
+        },
         "figures": [figure.to_json() for figure in figures(result)],
         "gates": [check.to_json() for check in result.checks],
         "distance": verified["distance"],
@@ -166,7 +177,7 @@ def _options(plan: Plan) -> dict[str, Any]:
     return {
         "io": plan.io,
         "seed": request.seed,
-        "threads": plan.threads,
+        "threads": plan.threads_told,
         "backends": list(plan.backends),
         "budget_minutes": request.budget_minutes,
         "pack": request.pack,
@@ -205,17 +216,38 @@ def _candidate(candidate: Candidate, result: Result) -> dict[str, Any]:
         "threads": candidate.threads,
         "config": dict(candidate.config),
         "parity": result.verdicts.get(candidate.id) or result.engines.checked.get(candidate.id, {}),
+        "variants": _variants(candidate, result),
         "passed": _passed(candidate, result),
         "built": {"tensorrt": built.version} if built else None,
+        "compiled": _compiled(candidate, result),
         "latency_p50_ms": measured["p50"] if measured else None,
         "left_out": result.measurement.skipped.get(candidate.id) if result.measurement else None,
     }
 
 
+def _compiled(candidate: Candidate, result: Result) -> dict[str, Any] | None:
+    """What the compiler told of a library, and when and where that was: a build before this one may have made it."""
+    for form in result.forms:
+        record = form.history[-1]
+        for role, path in form.files.items():
+            if path == candidate.model and role in record.metrics:
+                told = record.metrics[role]
+                return {"date": record.date, **{name: told[name] for name in _TOLD_BY_COMPILERS}}
+    return None
+
+
 def _passed(candidate: Candidate, result: Result) -> bool | None:
     """None for an engine that wasn't built, and for what ran nowhere."""
-    verdict = result.verdicts.get(candidate.id)
-    return None if verdict is None else all(v["passed"] for v in verdict.values())
+    return gates.passed(candidate.id, result.verdicts, result.of_variants)
+
+
+def _variants(candidate: Candidate, result: Result) -> list[dict[str, Any]]:
+    """Each of its variants, with its parity or why it wasn't checked."""
+    judged, unchecked = result.of_variants.get(candidate.id, {}), result.variants.unchecked.get(candidate.id, {})
+    return [
+        {"instructions": name, "parity": judged.get(name, {}), "not_checked": unchecked.get(name)}
+        for name in candidate.config.get(VARIANTS, ())
+    ]
 
 
 def _file(candidate: Candidate, result: Result) -> str:
@@ -239,7 +271,22 @@ def figures(result: Result) -> list[Figure]:
                 found += result.measurement.figures(candidate.id, candidate.id)
     for built in result.engines.built.values():
         found += built.figures
+    for candidate in result.candidates:
+        found += _compilations(candidate, result)
     return found
+
+
+def _compilations(candidate: Candidate, result: Result) -> list[Figure]:
+    told = _compiled(candidate, result)
+    if told is None:
+        return []
+    date, compiler = told["date"], engine_of(candidate) or ""
+    sizes = {"arena_size": told["arena_bytes"], "weight_size": told["weight_bytes"]}
+    return [
+        Figure("compile_time", candidate.id, told["seconds"], "s", MEASURED, told["device"], date, runs=1,
+               executed_on=compiler),
+        *(Figure(name, candidate.id, value, "B", MEASURED, "none", date) for name, value in sizes.items()),
+    ]  # fmt: skip
 
 
 def _sizes(artifact: Artifact, of: str, pack: str | None) -> list[Figure]:

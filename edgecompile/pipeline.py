@@ -12,8 +12,12 @@ from edgecompile import accounting, data, gates, golden, on_board, packaging
 from edgecompile.accounting import Rung
 from edgecompile.artifact import TFLITE, Artifact, sha256_file
 from edgecompile.backends import BACKENDS
-from edgecompile.backends.base import Candidate
+from edgecompile.backends.base import Candidate, with_threads
+from edgecompile.backends.candidates import candidates as candidates_of
+from edgecompile.backends.candidates import stages as stages_of
 from edgecompile.backends.litert import AS_IT_COMES
+from edgecompile.backends.questions import confirmed
+from edgecompile.backends.variants import variants
 from edgecompile.compression import as_float_tflite, compress, find_steps, load_source, with_steps
 from edgecompile.devices.base import Device
 from edgecompile.devices.local import LocalDevice
@@ -43,6 +47,7 @@ class Built:
 
 def make_plan(request: BuildRequest, session: Session) -> Plan:
     named = look_up(request)
+    named = dataclasses.replace(named, backends=confirmed(named.target, named.backends, session))
     return plan(request, named, session.facts(data_source(request)))
 
 
@@ -84,20 +89,25 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         calibrated = made.facts is not None and made.facts.train > 0
         forms = on_board.graphs(source, steps, settings, session, calibrated=calibrated)
     runnable = artifact.replace(files={**artifact.files, **_files(forms_of), **on_board.files(forms)})
-    candidates = [
-        candidate for name in backends for candidate in BACKENDS[name].compile(runnable, made.target, made.threads)
-    ]
+    candidates = candidates_of(backends, runnable, made.target, made.threads)
     board = device if request.on else None
-    there = on_board.golden_outputs(candidates, board, baseline, session)
-    judged = [c for c in candidates if BACKENDS[c.backend].runs_here(c) or c.id in there]
+    several = variants(candidates, board)
+    everyone = [*candidates, *several.candidates]
+    there = on_board.golden_outputs(everyone, board, baseline, session)
+    judged = [c for c in everyone if BACKENDS[c.backend].runs_here(c) or c.id in there]
     stage = Parity(tuple(judged), str(baseline.files["golden"]), {name: str(path) for name, path in there.items()})
     depends = (*_ids(baseline, judged), *map(sha256_file, there.values()))
     parity = session.run(Job(stage, artifact, settings, depends=depends))
     engines = on_board.engines(candidates, forms, board, baseline, session, again=request.remeasure)
-    verdicts = {**parity.history[-1].metrics["parity"], **engines.verdicts}
+    found_by = {**parity.history[-1].metrics["parity"], **engines.verdicts}
+    verdicts = {c.id: found_by[c.id] for c in engines.candidates if c.id in found_by}
+    of_variants = several.verdicts(found_by)
     # What ran nowhere has no verdict: it is neither measured nor chosen.
-    passed = [c for c in engines.candidates if c.id in verdicts and all(v["passed"] for v in verdicts[c.id].values())]
-    checks = [gates.parity(verdicts), gates.size(artifact.model.stat().st_size, made.max_size)]
+    passed = [c for c in engines.candidates if gates.passed(c.id, verdicts, of_variants)]
+    checks = [gates.parity(verdicts, of_variants), gates.size(artifact.model.stat().st_size, made.max_size)]
+    complete = several.complete and all(gates.passed(name, verdicts, of_variants) for name in of_variants)
+    if checked := gates.variants(several.told(), complete=complete):
+        checks.append(checked)
     if without := gates.backends(left_out):
         checks.append(without)
     gates.enforce(checks)
@@ -128,6 +138,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     gates.enforce(checks)
 
     errors = _layer_errors(named, uncompressed, baseline, settings, session)
+    ladder = [dataclasses.replace(r, id=r.id and _beside(r.id, winner.threads, made)) for r in ladder]
     session.announce("package")
     result = packaging.Result(
         plan=made,
@@ -144,11 +155,14 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         graphs_tested=graphs_tested,
         measurement=measurement,
         verdicts=verdicts,
+        variants=several,
+        of_variants=of_variants,
         engines=engines,
+        forms=tuple(forms_of),
         winner=winner,
         why=why,
         checks=tuple(checks),
-        float_id=FLOAT_SOURCE,
+        float_id=_beside(FLOAT_SOURCE, winner.threads, made),
     )
     manifest = packaging.write(result)
     if by_hand := on_board.instructions(engines, made.out):
@@ -168,7 +182,7 @@ def _forms(
         try:
             forms += [
                 session.run(Job(stage, artifact, settings), announce=False)
-                for stage in BACKENDS[name].stages(made.target, made.threads)
+                for stage in stages_of(name, made.target, made.threads)
             ]
         except EdgecompileError as problem:
             if name not in made.optional:
@@ -251,8 +265,9 @@ def _measure(
     others = {FLOAT_SOURCE: uncompressed, **{rung.id: rung.artifact for rung in ladder if rung.id}}
     everyone = [*passed]
     for name, model in others.items():
-        plain = BACKENDS["litert"].compile(model, made.target, made.threads)[0]
-        everyone.append(dataclasses.replace(plain, id=name, config=AS_IT_COMES))
+        for threads in made.threads:  # whichever wins, there is the same with as many
+            plain = BACKENDS["litert"].compile(model, made.target, threads)[0]
+            everyone.append(dataclasses.replace(plain, id=_beside(name, threads, made), config=AS_IT_COMES))
     inputs = golden.read(baseline.files["golden"], golden.INPUTS)[golden.INPUTS]
     measurement, cached = measure(
         device,
@@ -269,6 +284,14 @@ def _measure(
         session.ran += 1
     session.display.done(measurement.record, cached=cached)
     return measurement
+
+
+def _beside(name: str, threads: int, made: Plan) -> str:
+    """The id in a benchmark of the source, or of the model after a step, with the threads of a candidate; an engine
+    that takes no number of them has the preferred one beside it."""
+    if len(made.threads) == 1:
+        return name
+    return with_threads(name, threads if threads in made.threads else made.threads[0])
 
 
 def _measured(passed: list[Candidate], measurement: Measurement | None, session: Session) -> list[Candidate]:

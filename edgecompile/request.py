@@ -39,7 +39,7 @@ DEFAULT_MAX_DROP = 2.0
 @dataclass(frozen=True)
 class BuildRequest:
     """All that `edgecompile build` can be asked. max_drop: percent, None = "off", "default" where not given.
-    without: backends of the target's own that are left out.
+    without: backends of the target's own that are left out. threads: as Plan's, empty for the target's.
 
     A build is a pure function of its request and of the files it names.
     """
@@ -61,7 +61,7 @@ class BuildRequest:
     without: tuple[str, ...] = ()
     on: str | None = None
     runtime: str = "provisioned"
-    threads: int | None = None
+    threads: tuple[int, ...] = ()
     budget_minutes: float | None = 30.0
     tensorboard: Path | None = None
     pack: str | None = None
@@ -82,7 +82,8 @@ class Source:
 @dataclass(frozen=True)
 class Plan:
     """What a build will do. `steps` lead from the loaded source to the final .tflite. `optional`: backends of which the
-    build goes on without those that refuse the model. `left_out`: {backend: why} of those that can't be used."""
+    build goes on without those that refuse the model. `left_out`: {backend: why} of those that can't be used.
+    `threads`: with how many each engine competes, in the order of preference."""
 
     request: BuildRequest
     source: Source
@@ -94,7 +95,7 @@ class Plan:
     facts: TaskFacts | None
     out: Path
     io: str
-    threads: int
+    threads: tuple[int, ...]
     max_drop: float | None
     max_size: int | None
     backends: tuple[str, ...]
@@ -102,6 +103,11 @@ class Plan:
     left_out: Mapping[str, str]
     budget_minutes: float | None
     teacher: Source | None
+
+    @property
+    def threads_told(self) -> int | list[int]:
+        """As plain data: the number, where there is one."""
+        return self.threads[0] if len(self.threads) == 1 else list(self.threads)
 
     @property
     def labelled(self) -> bool:
@@ -181,7 +187,7 @@ def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
         facts=facts,
         out=out,
         io=io,
-        threads=request.threads or target.threads,
+        threads=request.threads or target.numbers_of_threads,
         max_drop=max_drop,
         max_size=min(limits) if limits else None,
         backends=named.backends.names,
@@ -360,7 +366,7 @@ def describe(plan: Plan) -> Mapping[str, object]:
         "reason": plan.reason,
         "data": plan.data.spec if plan.data else None,
         "io": plan.io,
-        "threads": plan.threads,
+        "threads": plan.threads_told,
         "backends": list(plan.backends),
         "left_out": dict(plan.left_out) or None,
         "stages": [plan.source.first.name, "baseline", *(_names(plan)), *after(plan)],

@@ -63,6 +63,7 @@ class Target:
 
     `family`: a name for several boards, of which the one with `family_default` is taken where nothing says which it is.
     `if_installed`: backends that are tried besides `backends`, where their packages are there and take the model.
+    `threads`: how many an inference may use, or several numbers that engines compete with, the preferred one first.
     `io`: the default type of the bundle's inputs and outputs. `min_offload` is the share of operators that
     must run on the accelerator, where the target has one.
     """
@@ -76,7 +77,7 @@ class Target:
     if_installed: tuple[str, ...] = ()
     local: bool = False
     io: str = "float"
-    threads: int = 1
+    threads: int | tuple[int, ...] = 1
     memory: Memory = field(default_factory=Memory)
     limits: Limits = field(default_factory=Limits)
     notes: tuple[str, ...] = ()
@@ -87,6 +88,10 @@ class Target:
     @property
     def max_size(self) -> int | None:
         return parse_size(self.limits.max_size) if self.limits.max_size else None
+
+    @property
+    def numbers_of_threads(self) -> tuple[int, ...]:
+        return (self.threads,) if isinstance(self.threads, int) else tuple(dict.fromkeys(self.threads))
 
     def verified_with(self) -> str:
         """What can be verified of a bundle for this target on this machine."""
@@ -125,8 +130,8 @@ def read_target(path: Path) -> Target:
         raise TargetError(f"{path}: id is {target.id!r}, expected the file's name, {path.stem!r}")
     if not target.backends:
         raise TargetError(f"{path}: backends is empty, expected one at least", hint="litert runs everywhere")
-    if target.threads < 1:
-        raise TargetError(f"{path}: threads is {target.threads}, expected 1 or more")
+    if min(target.numbers_of_threads, default=0) < 1:
+        raise TargetError(f"{path}: threads is {data['threads']}, expected 1 or more, or a list of such numbers")
     if target.io not in ("float", "int8"):
         raise TargetError(f"{path}: io is {target.io!r}, expected 'float' or 'int8'")
     if target.limits.max_size:

@@ -42,7 +42,7 @@ def build(kind: type[T], data: Mapping[str, Any], where: str, error: type[Edgeco
     """An instance of the dataclass `kind` from a TOML table.
 
     Fields may be dataclasses (from tables), tuples of one type, of dataclasses too (from lists, from [[arrays of
-    tables]]), and any of these or None. `where` names the place in messages.
+    tables]]), any of these or None, and one value or a tuple. `where` names the place in messages.
     """
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     types_ = typing.get_type_hints(kind)
@@ -62,7 +62,9 @@ def _convert(wanted: Any, value: Any, where: str, error: type[EdgecompileError])
         return build(wanted, value, where, error)
     origin, args = typing.get_origin(wanted), typing.get_args(wanted)
     if origin in (types.UnionType, typing.Union):  # `X | None`: TOML has no null, so only X can be written
-        return _convert(next(a for a in args if a is not type(None)), value, where, error)
+        options = [a for a in args if a is not type(None)]
+        lists = [a for a in options if typing.get_origin(a) is tuple and isinstance(value, list)]
+        return _convert((lists or options)[0], value, where, error)
     if origin is tuple:
         if not isinstance(value, list):
             raise error(f"{where}: expected a list, received {value!r}")

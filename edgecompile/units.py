@@ -25,6 +25,7 @@ def parse_time_ms(text: str) -> float:
     return float(match[1]) * _TIMES[match[2]]
 
 
+_MOST_THREADS = 16  # numbers of threads that engines compete with: each is compiled, checked and measured
 _DURATIONS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -34,6 +35,19 @@ def parse_seconds(text: str) -> float:
     if not match or not float(match[1]):
         raise ValueError(f"expected a duration such as 90s, 10m or 1h, received {text!r}")
     return float(match[1]) * _DURATIONS[match[2]]
+
+
+def parse_threads(text: str) -> tuple[int, ...]:
+    """Numbers of threads from "2", "4,1" or "1-4", in the order given: that of preference."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([1-9]\d{0,2})(?:-([1-9]\d{0,2}))?", part.strip())
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError(f"expected a number of threads, or several such as 1,2,4 or 1-4, received {text!r}")
+        found += [n for n in range(int(match[1]), int(match[2] or match[1]) + 1) if n not in found]
+    if len(found) > _MOST_THREADS:
+        raise ValueError(f"expected {_MOST_THREADS} numbers of threads at most, received {len(found)} ({text!r})")
+    return tuple(found)
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from edgecompile.artifact import Signature
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import XNNPACK, LiteRtRunner, reference_kernels
+from edgecompile.backends.variants import variants
 from edgecompile.data import DataSource
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import BundleError, DataError, EdgecompileError, MissingDependencyError, VerifyError
@@ -174,13 +176,19 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
         return reference, check("parity", None, reason)
     if not BACKENDS[promise.winner.backend].runs_here(promise.winner):
         return reference, check("parity", None, f"not checked: {_ON_BOARD}")
+    several = variants([promise.winner], None)
     try:
-        given, known, scales = worker.call(
-            "the engine", engine_outputs, promise.winner, promise.model, inputs, report=report
-        )
-        parity = _judge_parity(given, known, scales, stored, promise)
+        for engine in (*several.candidates, promise.winner):
+            given, known, scales = worker.call(
+                "the engine", engine_outputs, engine, promise.model, inputs, report=report
+            )
+            parity = _judge_parity(given, known, scales, stored, dataclasses.replace(promise, winner=engine))
+            if parity.passed is False:
+                return reference, parity
     except EdgecompileError as problem:
-        parity = check("parity", False, problem.message)
+        return reference, check("parity", False, problem.message)
+    if told := several.told().get(promise.winner.id):
+        parity = dataclasses.replace(parity, text=f"{parity.text}; variants: {told}")
     return reference, parity
 
 

@@ -41,7 +41,7 @@ def test_parity_fails_where_xnnpack_is_wrong_and_nothing_else_is_there() -> None
     wrong = np.roll(reference, 1, axis=0)
     for floats in (True, False):
         verdict = compare.parity(wrong, reference, wrong, None, floats=floats)
-        check = gates.parity({"litert-xnnpack": {"y": asdict(verdict)}})
+        check = gates.parity({"litert-xnnpack": {"y": asdict(verdict)}}, {})
         with pytest.raises(ParityGateError, match="litert-xnnpack"):
             gates.enforce([check])
     assert "computes something else (cosine similarity" in check.text
@@ -54,7 +54,7 @@ def test_parity_passes_with_the_candidate_that_is_right() -> None:
         name: {"y": asdict(compare.parity(given, reference, wrong, 0.1, 0))}
         for name, given in (("litert-xnnpack", wrong), ("litert-builtin", reference))
     }
-    check = gates.parity(verdicts)
+    check = gates.parity(verdicts, {})
     assert check.passed
     assert "1 of 2" in check.text
     assert "left out; litert-xnnpack" in check.text.replace(":", ";")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +14,10 @@ from edgecompile.task import Array
 
 if TYPE_CHECKING:
     from edgecompile.stages.base import Stage
+
+
+# Of a candidate's config: {instruction set: the features that a CPU needs for it}, the best first.
+VARIANTS = "variants"
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,16 @@ class Candidate:
         """This candidate as the on-device runner takes it."""
         engine = {"id": self.id, "model": str(self.model), "engine": self.backend, "threads": self.threads}
         return {**engine, **self.config}
+
+
+def with_threads(name: str, threads: int) -> str:
+    """A candidate's id where its engine competes with several numbers of threads."""
+    return f"{name}-{threads}-thread{'s' * (threads != 1)}"
+
+
+def without_threads(name: str) -> str:
+    """An id without what `with_threads` says."""
+    return re.sub(r"-\d+-threads?$", "", name)
 
 
 class Runner(Protocol):
@@ -56,6 +71,23 @@ class Runner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Question:
+    """What only the worker can tell, and is asked before any work: `ask(*arguments, report=...)`, a function of a
+    module, raises the error that the work would end in. depends: digests of what else the answer depends on."""
+
+    text: str
+    ask: Callable[..., None]
+    arguments: tuple[Any, ...]
+    depends: tuple[str, ...] = ()
+
+
+def nothing_to_ask(self: object, target: Target) -> Question | None:
+    """A backend's `question`, where `unavailable_reason` says all."""
+    del self, target
+    return None
+
+
 class Backend(Protocol):
     """`here_alone`: it can't be measured on a board. `on_board`: its engines are built on the board that they run on,
     and run nowhere else; `open` then runs what they are built from."""
@@ -72,6 +104,10 @@ class Backend(Protocol):
 
     def unavailable_reason(self, target: Target) -> str | None:
         """None where it can be used; else a sentence with the cure."""
+        ...
+
+    def question(self, target: Target) -> Question | None:
+        """What is asked in the worker where there is no such reason; None: nothing."""
         ...
 
     def stages(self, target: Target, threads: int) -> Sequence[Stage]:

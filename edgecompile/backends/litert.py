@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecompile.artifact import Artifact
-from edgecompile.backends.base import Candidate
+from edgecompile.backends.base import Candidate, nothing_to_ask
 from edgecompile.loaders.interpreter import Interpreted, own_signature
 from edgecompile.target import Target
 from edgecompile.task import Array
@@ -28,6 +28,7 @@ AS_IT_COMES: Mapping[str, Any] = {"xnnpack": "auto"}
 class LiteRt:
     here_alone = False
     on_board = False
+    question = nothing_to_ask
 
     def runs_here(self, candidate: Candidate) -> bool:
         del candidate

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecompile.artifact import Artifact
-from edgecompile.backends.base import Candidate
+from edgecompile.backends.base import Candidate, nothing_to_ask
 from edgecompile.target import Target
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class OpenVino:
     here_alone = True
     on_board = False
+    question = nothing_to_ask
 
     def runs_here(self, candidate: Candidate) -> bool:
         del candidate

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgecompile.cli.display import make_display
-from edgecompile.cli.options import BACKENDS, DROP, SHAPE, SIZE, TIME, DropOff
+from edgecompile.cli.options import BACKENDS, DROP, SHAPE, SIZE, THREADS, TIME, DropOff
 from edgecompile.errors import ProjectFileError
 from edgecompile.project import FILE, read_project
 
@@ -58,7 +58,9 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option("--backends", type=BACKENDS, help="Backends to try, with commas between. [default: the target's]")
 @click.option("--without", type=BACKENDS, envvar="EDGECOMPILE_WITHOUT", show_envvar=True,
               help="Backends of the target's that are left out, with commas between.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), help="Threads an inference may use. [default: the target's]")
+@click.option("--threads", type=THREADS,
+              help="Threads an inference may use; with several (1,2,4 or 1-4) each engine competes with each number. "
+              "[default: the target's]")  # fmt: skip
 @click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
               help="Bound on training, in minutes.")  # fmt: skip
 @click.option("--custom", multiple=True, metavar="MODULE:NAME", help="A custom layer or function that the model needs.")
@@ -109,7 +111,7 @@ def command(**given: Any) -> None:
         allow_unsafe=given["allow_unsafe"],
         backends=given["backends"] or (),
         without=given["without"] or (),
-        threads=given["threads"],
+        threads=given["threads"] or (),
         budget_minutes=given["budget_minutes"],
         tensorboard=given["tensorboard"],
         pack=given["pack"],

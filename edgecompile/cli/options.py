@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgecompile.units import parse_cpus, parse_drop, parse_seconds, parse_size, parse_time_ms
+from edgecompile.units import parse_cpus, parse_drop, parse_seconds, parse_size, parse_threads, parse_time_ms
 
 
 class Parsed(click.ParamType[Any]):
@@ -46,6 +46,7 @@ DURATION = Parsed("DURATION", parse_seconds)
 DROP = Parsed("PERCENT", lambda text: DropOff if text.strip().lower() == "off" else parse_drop(text))
 SHAPE = Parsed("NAME=1,32,32,3", parse_shape)
 BACKENDS = Parsed("A,B", parse_backends)
+THREADS = Parsed("N", parse_threads)
 
 
 class DropOff:

@@ -26,7 +26,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
         if isinstance(value, list):
-            value = (" -> " if key == "stages" else ", ").join(value)
+            value = (" -> " if key == "stages" else ", ").join(map(str, value))
         console.print(f"{key:<8} {'none' if value is None else value}", markup=False)
 
 
@@ -42,9 +42,9 @@ def print_summary(built: Built) -> None:
         console.print()
     measured = manifest["measurement"]
     if measured:
-        runs = measured["results"][manifest["winner"]["id"]]["runs"]
+        won = measured["results"][manifest["winner"]["id"]]
         console.print(
-            f"{measured['label']} on {measured['device']}, {measured['threads']} thread(s), {runs} runs, "
+            f"{measured['label']} on {measured['device']}, {won['threads']} thread(s), {won['runs']} runs, "
             f"{measured['date']}",
             soft_wrap=True,
             markup=False,

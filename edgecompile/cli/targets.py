@@ -75,7 +75,7 @@ def show(target: str, as_json: bool) -> None:
         ("backends", ", ".join(found.backends)),
         ("if installed", ", ".join(found.if_installed)),
         ("inputs, outputs", found.io),
-        ("threads", str(found.threads)),
+        ("threads", _text(found.threads)),
         ("largest model", found.limits.max_size or ""),
         ("verified here", found.verified_with()),
         *(("note", note) for note in found.notes),

@@ -14,7 +14,8 @@ The job, a JSON object (* = needed; paths are relative to the job's folder):
                   xnnpack: true asks for it, and a benchmark leaves out a candidate that it takes no operator of; "auto"
                   is what the runtime does by itself, false keeps it away; reference: LiteRT's reference kernels, whose
                   integers are the same on every machine; engine "tensorrt" takes an engine's file, and the machine's
-                  own TensorRT; "tvm" a compiled library; "onnx" a graph, and "openvino" the .tflite, both with the
+                  own TensorRT; "tvm" a compiled library, with "variant" that of its variants instead of the CPU's best
+                  ("instructions" of what it tells); "onnx" a graph, and "openvino" the .tflite, both with the
                   tensors as "inputs" and "outputs" (see Fixed)
     inputs*       an .npz: one array an input, by name, leading dimension = samples. An array may be called anything
                   where the model has one input. Real numbers are quantized with the input's scale and zero point.
@@ -176,6 +177,12 @@ def cpu_model(sysfs: Path, proc: Path) -> str:
 
 
 def cpu_features(proc: Path) -> list[str]:
+    words = cpu_flags(proc)
+    return [name for name in FEATURES if name in words]
+
+
+def cpu_flags(proc: Path) -> set[str]:
+    """All that the kernel tells of the CPU's features."""
     words: set[str] = set()
     for line in (text(proc / "cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
@@ -183,7 +190,7 @@ def cpu_features(proc: Path) -> list[str]:
             words.update(value.split())
     if "amx_tile" in words and not may_use_tiles():
         words = {name for name in words if not name.startswith("amx")}
-    return [name for name in FEATURES if name in words]
+    return words
 
 
 def may_use_tiles() -> bool:
@@ -779,10 +786,10 @@ class Library:
 
     known: what it tells of itself: {"inputs", "outputs": [{"name", "shape", "dtype", "scale", "zero_point"}], "arch",
     "needs": features of the CPU, "instructions", "steps": what each call is made of}. given, found: arrays that it
-    reads and writes.
+    reads and writes. variant: the "instructions" to run, where it isn't to be the CPU's best.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, variant: str | None = None) -> None:
         start = time.perf_counter()
         try:
             self._library = ctypes.CDLL(str(path.absolute()))
@@ -790,14 +797,35 @@ class Library:
             raise Failure(f"{path.name} can't be loaded: {error}") from None
         for name in ("edgecompile_signature", "edgecompile_error"):
             getattr(self._library, name).restype = ctypes.c_char_p
-        self._library.edgecompile_open.restype = ctypes.c_void_p
-        self.known: Json = json.loads(self._library.edgecompile_signature().decode("utf-8"))
-        self._model = ctypes.c_void_p(self._library.edgecompile_open(threads))
+        self.known: Json
+        if variant is None:
+            self._library.edgecompile_open.restype = ctypes.c_void_p
+            self.known = json.loads(self._library.edgecompile_signature().decode("utf-8"))
+            self._model = ctypes.c_void_p(self._library.edgecompile_open(threads))
+        else:
+            told = self.variants(path)
+            names = [known["instructions"] for known in told]
+            if variant not in names:
+                raise Failure("{} has no variant {}, it has {}".format(path.name, variant, ", ".join(names)))
+            index = names.index(variant)
+            self.known = told[index]
+            self._library.edgecompile_open_variant.restype = ctypes.c_void_p
+            self._model = ctypes.c_void_p(self._library.edgecompile_open_variant(threads, index))
         if not self._model:
             raise Failure(f"{path.name} can't be opened: {self._said()}")
         self.given, self._inputs = self._arrays(self.known["inputs"])
         self.found, self._outputs = self._arrays(self.known["outputs"])
         self.init_ms = (time.perf_counter() - start) * 1e3
+
+    def variants(self, path: Path) -> list[Json]:
+        """What each of its variants tells of itself, the best first."""
+        try:
+            count = self._library.edgecompile_variants()
+            told = self._library.edgecompile_variant_signature
+        except AttributeError:
+            raise Failure(f"{path.name} was made by an edgecompile that let nobody choose a variant") from None
+        told.restype = ctypes.c_char_p
+        return [json.loads(told(index).decode("utf-8")) for index in range(count)]
 
     def set(self, arrays: list[Any]) -> None:
         for target, array in zip(self.given, arrays):  # noqa: B905  (Python 3.8 has no strict)
@@ -971,10 +999,13 @@ class Fixed(Model):
 
 class Tvm(Fixed):
     def open(self, path: Path, candidate: Json) -> tuple[Any, list[Json], list[Json]]:
-        library = Library(path, int(candidate.get("threads", 1)))
+        self._best = "variant" not in candidate
+        library = Library(path, int(candidate.get("threads", 1)), candidate.get("variant"))
         return library, library.known["inputs"], library.known["outputs"]
 
     def profile(self) -> Json | None:
+        if not self._best:  # peaks are those of the CPU's best
+            return None
         seconds = self.session.profile(PROFILED)
         steps = [dict(step, us=taken * 1e6) for step, taken in zip(self.session.known["steps"], seconds)]  # noqa: B905
         return {"steps": steps, "peaks": self.session.peaks()}

@@ -167,7 +167,7 @@ def _origins(manifest: Mapping[str, Any], rungs: Sequence[Rung]) -> list[tuple[s
         found.append((_columns(manifest)[0].title, "measured", text))
     measurement = manifest["measurement"]
     if measurement is not None and any(LATENCY in rung.values for rung in rungs):
-        threads = measurement["threads"]
+        threads = measurement["results"][manifest["winner"]["id"]]["threads"]
         runs = sorted({result["runs"] for result in measurement["results"].values()})
         parts = [
             measurement["device"],

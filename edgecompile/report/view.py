@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edgecompile.backends.base import without_threads
 from edgecompile.report import formats, layer_errors, roofline, techniques
 from edgecompile.units import format_count, format_ms, format_size
 
@@ -60,6 +61,7 @@ def page(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "types": types(manifest["optimization"]),
         "macs": macs(manifest["inspection"]),
         "latencies": latencies(manifest),
+        "threads": threads(manifest),
         "device": device(manifest),
         "not_measured": _latency_reason(manifest),
         "distance": manifest["distance"],
@@ -284,7 +286,8 @@ def device(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def latencies(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """[{label, role, result}]: the float source first, then the model after steps, the winner, the others."""
+    """[{label, role, result}]: the float source first, then the model after steps, the winner, and the others by their
+    medians."""
     if manifest["measurement"] is None:
         return []
     roles = {f"after-{row['stages'][-1]}": "after a step" for row in manifest["techniques"]}
@@ -292,11 +295,24 @@ def latencies(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     roles[manifest["winner"]["id"]] = "winner"
 
     def role(name: str) -> str:
-        return roles.get(name, "float source")
+        return roles.get(name) or roles.get(without_threads(name), "float source")
 
     order = ("float source", "after a step", "winner", "candidate")
     found = [
         {"label": name, "role": role(name), "result": result}
         for name, result in manifest["measurement"]["results"].items()
     ]
-    return sorted(found, key=lambda row: order.index(row["role"]))
+
+    def place(row: Mapping[str, Any]) -> tuple[int, float]:
+        return order.index(row["role"]), row["result"]["p50"] if row["role"] == "candidate" else 0.0
+
+    return sorted(found, key=place)
+
+
+def threads(manifest: Mapping[str, Any]) -> str:
+    """Of all that was measured: "1 thread", "1, 2 and 4 threads"."""
+    if manifest["measurement"] is None:
+        return ""
+    *others, last = sorted({result["threads"] for result in manifest["measurement"]["results"].values()})
+    told = f"{', '.join(map(str, others))} and {last}" if others else str(last)
+    return f"{told} thread{'s' * (told != '1')}"

@@ -9,8 +9,9 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 from edgecompile.artifact import TFLITE, Artifact, sha256_json
-from edgecompile.backends.tvm import LIBRARY, REFERENCE_LIBRARY
+from edgecompile.backends.tvm import LIBRARY, REFERENCE_LIBRARY, role
 from edgecompile.backends.tvm.isa import InstructionSet
+from edgecompile.devices.local import LocalDevice
 from edgecompile.stages.base import NOTHING, Context, Outcome
 from edgecompile.tflite_file import read
 
@@ -20,7 +21,7 @@ class CompileTvm:
     """isas: of one architecture, the best first. threads: the parallel loops are split for so many. source: digest of
     the compiler's own code.
 
-    metrics: by library, bytes, seconds, kernels, arena_bytes and weight_bytes.
+    metrics: by library (the file's role), device, bytes, seconds, kernels, arena_bytes and weight_bytes.
     UnsupportedLayerError for an operator that there is no code for.
     """
 
@@ -52,17 +53,17 @@ class CompileTvm:
         if any(tensor.dtype in ("int8", "uint8") for tensor in model.main.tensors if not tensor.is_constant):
             modes[REFERENCE_LIBRARY] = REFERENCE
         files, metrics, notes = {}, {}, []
-        for role, mode in modes.items():
-            ctx.say(f"compiling {role}")
+        for name, mode in modes.items():
+            ctx.say(f"compiling {name} for {self.threads} thread{'s' * (self.threads != 1)}")
             began = time.monotonic()
             plans = {isa: Planner(model, isa, mode, self.threads).run() for isa in self.isas}
-            work = ctx.out / f"{role}.work"
+            work = ctx.out / f"{name}.work"
             work.mkdir()
-            made = library.build(plans, own_signature(model), ctx.out / f"{role}.so", work)
+            made = library.build(plans, own_signature(model), ctx.out / f"{name}.so", work)
             library.tidy(work)
-            files[role] = made.path
-            metrics[role] = _metrics(made, time.monotonic() - began)
-            notes.append(f"{role} {made.path.stat().st_size / 1000:.1f} kB")
+            files[role(name, self.threads)] = made.path
+            metrics[role(name, self.threads)] = _metrics(made, time.monotonic() - began)
+            notes.append(f"{name} {made.path.stat().st_size / 1000:.1f} kB")
         return Outcome(
             TFLITE,
             files,
@@ -74,6 +75,7 @@ class CompileTvm:
 
 def _metrics(made: Any, seconds: float) -> dict[str, Any]:
     return {
+        "device": LocalDevice().facts().name,
         "bytes": made.path.stat().st_size,
         "seconds": seconds,
         "kernels": made.kernels,

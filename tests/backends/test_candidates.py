@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backends.compiled import own_isa
@@ -18,11 +19,13 @@ from backends.operators import OneOperator
 from devices.sshd import Sshd
 from devices.test_board import board
 from running import Run, run_cli
+from test_manifest_schema import problems
 
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.choice import choose
 from edgecompile.devices.board import PROVISIONED, SYSTEM
 from edgecompile.errors import ConversionError, MissingDependencyError
+from edgecompile.ondevice import runner
 from edgecompile.report import roofline
 from edgecompile.target import load_target
 from edgecompile.tflite_file import read
@@ -155,9 +158,71 @@ def test_a_library_that_is_to_be_exact_is_judged_so_there(
     assert {"files", "parity"} == set(found.failed)
 
 
+def test_each_engine_competes_with_each_number_of_threads(bundle: Path, tmp_path: Path) -> None:
+    """A library of its own for each; the float model is compared at the winner's number."""
+    del bundle  # the network is trained
+    options = ("--backends", "litert,tvm", "--recipe", "float", "--threads", "2,1", "--out", "b")
+    done = run_cli("build", "digits", *options, cwd=tmp_path)
+    assert done.code == 0, done.err
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    found = {c["id"]: c for c in manifest["candidates"]}
+    ids = [f"{engine}-{n}" for n in ("2-threads", "1-thread") for engine in ("litert-xnnpack", "litert-builtin", "tvm")]
+    assert list(found) == ids
+    assert {c["id"]: c["threads"] for c in found.values()} == {name: int(name.split("-")[-2]) for name in ids}
+    one, two = (runner.Library(tmp_path / "b" / found[f"tvm-{n}"]["file"], 1) for n in ("1-thread", "2-threads"))
+    assert Path(found["tvm-2-threads"]["file"]).name == "tvm-2-threads.so"
+    assert any("2 threads" in step["note"] for step in two.known["steps"])
+    assert not any("threads" in step["note"] for step in one.known["steps"])
+    winner = manifest["winner"]
+    assert winner["threads"] == found[winner["id"]]["threads"]
+    assert winner["why"].endswith("of 6")
+    figures = {(f["of"], f["threads"]): f["value"] for f in manifest["figures"] if f["name"] == "latency_p50"}
+    assert {of for of, _ in figures} == {"source", "model", *ids}
+    assert {threads for of, threads in figures if of in ("source", "model")} == {winner["threads"]}
+    assert min(figures.values()) * 1.031 >= figures["model", winner["threads"]]
+    assert manifest["options"]["threads"] == [2, 1]
+    assert problems(manifest) == []
+    page = (tmp_path / "b" / "report.html").read_text()
+    assert "1 and 2 threads" in page
+    assert run_cli("verify", "b", cwd=tmp_path).code == 0
+    timed = run_cli("bench", "b", "--runs", "5", "--json", cwd=tmp_path)
+    (told,) = {(f["of"], f["threads"]) for f in json.loads(timed.out)[0]["figures"]}
+    assert told == (f"b {re.sub('^litert-|-[12]-threads?$', '', winner['id'])}", winner["threads"])
+
+
+def compilations(bundle: Path) -> dict[str, dict[str, Any]]:
+    """By candidate, what its compiler told, in the manifest."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    return {c["id"]: c["compiled"] for c in manifest["candidates"] if c["compiled"]}
+
+
+def test_what_compiling_took_is_told_with_the_candidate(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert problems(manifest) == []
+    found = compilations(bundle)
+    assert set(found) == {"tvm", "tvm-reference"}
+    weights = manifest["inspection"]["totals"]["weight_bytes"]
+    figures = {(f["name"], f["of"]): f for f in manifest["figures"]}
+    for name, told in found.items():
+        assert 0 < told["seconds"] < 600
+        assert 0 < told["kernels"] < 100
+        assert told["weight_bytes"] >= 0.9 * weights
+        time = figures["compile_time", name]
+        assert (time["value"], time["unit"], time["runs"]) == (told["seconds"], "s", 1)
+        assert (time["device"], time["date"]) == (told["device"], told["date"])
+        assert time["executed_on"].startswith("tvm ")
+        assert figures["arena_size", name]["value"] == told["arena_bytes"]
+        assert figures["weight_size", name]["value"] == told["weight_bytes"]
+    page = (bundle / "report.html").read_text(encoding="utf-8")
+    assert page.count("distinct functions") == 2
+
+
 def test_a_build_that_was_done_compiles_nothing(bundle: Path) -> None:
+    """And tells what compiling took when it was."""
+    before = compilations(bundle)
     done = build(bundle.parent, "--recipe", "int8", "--out", "b")
     assert "nothing to do" in done.out, done.out
+    assert compilations(bundle) == before
 
 
 @pytest.mark.parametrize(("name", "said"), [("onnx", "ONNX Runtime"), ("openvino", "OpenVINO")])

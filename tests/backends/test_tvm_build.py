@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from backends.compiled import own_isa
 from backends.operators import OneOperator
-from running import run_cli
+from running import Run, run_cli
+from test_manifest_schema import problems
 
 from edgecompile.artifact import TFLITE, Artifact
-from edgecompile.backends.tvm import library
+from edgecompile.backends.tvm import library, linker
 from edgecompile.backends.tvm.arithmetic import FAST
 from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, InstructionSet
 from edgecompile.backends.tvm.planner import Planner
@@ -37,6 +38,8 @@ from edgecompile.stages.base import Context, Progress
 from edgecompile.stages.compile_tvm import CompileTvm
 from edgecompile.tflite_file import read
 from edgecompile.worker import Worker
+
+ALL = {"EDGECOMPILE_WITHOUT": ""}  # the target's backends, as users have them
 
 
 def test_an_operator_without_code_is_named(tmp_path: Path) -> None:
@@ -59,6 +62,38 @@ def test_without_a_compiler_it_is_said_before_any_work(tmp_path: Path) -> None:
     assert done.code == MissingDependencyError.exit_code, done.err
     assert "there is no gcc" in done.err
     assert "apt install gcc" in done.err
+
+
+def without_training(folder: Path, *options: str, env: dict[str, str]) -> Run:
+    """A build that fails before anything is done."""
+    done = run_cli("build", "digits", "--out", "b", *options, cwd=folder, env=env)
+    assert done.code != 0
+    assert "[1/" not in done.err
+    assert not (folder / "b").exists()
+    return done
+
+
+def test_a_compiler_for_another_processor_that_is_missing_or_does_not_work(tmp_path: Path) -> None:
+    own_isa()
+    there = tmp_path / "bin"
+    there.mkdir()
+    options = ("--backends", "litert,tvm", "--target", "rpi4", "--recipe", "int8")
+    path = {"PATH": str(there)}
+    missing = without_training(tmp_path, *options, "--dry-run", env=path)
+    assert missing.code == MissingDependencyError.exit_code, missing.err
+    assert "there is no aarch64-linux-gnu-gcc" in missing.err
+    name = there / linker("aarch64")[0]
+    name.write_text("#!/bin/sh\necho 'trial.c:1: fatal error: math.h: No such file or directory' >&2\nexit 1\n")
+    name.chmod(0o755)
+    broken = without_training(tmp_path, *options, env=path)
+    assert broken.code == ToolchainError.exit_code, broken.err
+    assert f"{name.name} can't make a library for aarch64: trial.c:1: fatal error: math.h" in broken.err
+    assert "--install-recommends" in broken.err
+    wanted = run_cli("build", "digits", *options[2:], "--dry-run", "--json", cwd=tmp_path, env={**path, **ALL})
+    assert "tvm left out: aarch64-linux-gnu-gcc can't make a library" in wanted.err
+    plan = json.loads(wanted.out)
+    assert plan["backends"] == ["litert"]
+    assert "can't make a library" in plan["left_out"]["tvm"]
 
 
 def test_the_linker_is_looked_for_again_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +128,36 @@ def test_a_generic_library_chooses_when_it_is_loaded(tmp_path: Path) -> None:
     done = run_cli("build", "digits", *options, cwd=tmp_path)
     assert done.code == 0, done.err
     assert "4 of 4 candidates agree" in done.out
-    library_ = runner.Library(tmp_path / "b" / "candidates" / "tvm.so", 1)
-    assert library_.known["instructions"] == isa.name
+    path = tmp_path / "b" / "candidates" / "tvm.so"
+    assert runner.Library(path, 1).known["instructions"] == isa.name
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert problems(manifest) == []
+    flags = runner.cpu_flags(Path("/proc"))
+    runs = {each.name: set(each.features) <= flags for each in INSTRUCTION_SETS if each.arch == isa.arch}
+    (text,) = (gate["text"] for gate in manifest["gates"] if gate["name"] == "variants")
+    assert text.startswith("tvm, tvm-reference: checked ")
+    page = (tmp_path / "b" / "report.html").read_text()
+    for candidate in manifest["candidates"]:
+        told = {each["instructions"]: each for each in candidate["variants"]}
+        assert list(told) == (list(runs) if candidate["backend"] == "tvm" else [])
+        for name, each in told.items():
+            assert all(verdict["passed"] for verdict in each["parity"].values())
+            assert (each["not_checked"] is None) == bool(each["parity"]) == runs[name]
+            if runs[name]:
+                assert runner.Library(path, 1, name).known["instructions"] == name
+                continue
+            assert each["not_checked"].startswith("this machine lacks ")
+            assert f"not checked: {name} ({each['not_checked']})" in text
+            assert f"not checked: {each['not_checked']}" in page
+            with pytest.raises(runner.Failure, match=r"tvm\.so can't be opened: it is compiled for CPUs with"):
+                runner.Library(path, 1, name)
+    with pytest.raises(runner.Failure, match=r"tvm\.so has no variant sve9, it has "):
+        runner.Library(path, 1, "sve9")
+    manifest["winner"] = {"id": "tvm", "backend": "tvm", "threads": 1, "why": "the test's choice"}
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
+    verified = run_cli("verify", "b", cwd=tmp_path)
+    assert verified.code == 0, verified.out + verified.err
+    assert f"variants: {text.partition(': ')[2]}" in " ".join(verified.out.split())
 
 
 def test_the_first_variant_that_the_cpu_has_all_for(data: Path, tmp_path: Path) -> None:
@@ -122,7 +185,8 @@ def test_libraries_load_on_old_systems_and_show_nothing_but_their_interface(data
         assert max(versions) <= (2, 17)
         rows = [line.split() for line in told.splitlines() if " UND " not in line]
         shown = {row[7] for row in rows if len(row) > 7 and row[4] in ("GLOBAL", "WEAK")}
-        assert shown == {f"edgecompile_{n}" for n in ("open", "close", "run", "profile", "peaks", "signature", "error")}
+        functions = ("open", "close", "run", "profile", "peaks", "signature", "error")
+        assert shown == {f"edgecompile_{n}" for n in (*functions, "variants", "variant_signature", "open_variant")}
 
 
 def test_what_is_only_wanted_if_installed_does_not_end_a_build(tmp_path: Path) -> None:
@@ -146,13 +210,15 @@ def test_what_is_only_wanted_if_installed_does_not_end_a_build(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("mcpu", "mattr", "said"),
+    ("mcpu", "mattr", "said", "more"),
     [
-        ("cascadelakes", "+fma", "LLVM knows no x86_64 processor 'cascadelakes'"),
-        ("haswell", "+fmaa", "LLVM knows no feature '+fmaa'"),
+        ("cascadelakes", "+fma", "LLVM knows no x86_64 processor 'cascadelakes'", ()),
+        ("haswell", "+fmaa", "LLVM knows no feature '+fmaa'", ("--dry-run",)),
     ],
 )
-def test_a_processor_that_llvm_does_not_know(mcpu: str, mattr: str, said: str, tmp_path: Path) -> None:
+def test_a_processor_that_llvm_does_not_know(
+    mcpu: str, mattr: str, said: str, more: tuple[str, ...], tmp_path: Path
+) -> None:
     """LLVM would warn, and compile for another one."""
     if own_isa().arch != "x86_64":
         pytest.skip("the names are those of x86-64")
@@ -161,11 +227,9 @@ def test_a_processor_that_llvm_does_not_know(mcpu: str, mattr: str, said: str, t
         f'[cpu]\narch = "x86_64"\nmcpu = "{mcpu}"\nmattr = ["+avx2", "+fma", "{mattr}"]\n'
         '[recipes]\ntraining = "float"\nrepresentative = "float"\notherwise = "float"\n'
     )
-    options = ("--target", "mine.toml", "--recipe", "float", "--out", "b")
-    done = run_cli("build", "digits", *options, cwd=tmp_path, env={"EDGECOMPILE_WITHOUT": ""})
+    done = without_training(tmp_path, "--target", "mine.toml", "--recipe", "float", *more, env=ALL)
     assert done.code == TargetError.exit_code, done.err
     assert said in done.err
-    assert not (tmp_path / "b").exists()
 
 
 def compile_for(isa: InstructionSet, model: Path, out: Path, *, report: Callable[[Progress], None]) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Artifact
-from edgecompile.backends.base import Candidate
+from edgecompile.backends.base import Candidate, nothing_to_ask
 from edgecompile.target import Target
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def not_installed() -> str | None:
 class Onnx:
     here_alone = True
     on_board = False
+    question = nothing_to_ask
 
     def runs_here(self, candidate: Candidate) -> bool:
         del candidate

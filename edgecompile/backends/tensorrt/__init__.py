@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Artifact
-from edgecompile.backends.base import Candidate
+from edgecompile.backends.base import Candidate, nothing_to_ask
 from edgecompile.backends.onnx import not_installed
 from edgecompile.backends.onnx.runner import OnnxRunner
 from edgecompile.target import Target
@@ -26,6 +26,7 @@ GRAPHS = {FP16: "onnx", INT8: "onnx-int8"}
 class TensorRt:
     here_alone = False
     on_board = True
+    question = nothing_to_ask
 
     def runs_here(self, candidate: Candidate) -> bool:
         del candidate

@@ -11,20 +11,26 @@ import shutil
 from collections.abc import Sequence
 from importlib.metadata import requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgecompile.artifact import Artifact
-from edgecompile.backends.base import Candidate
-from edgecompile.backends.tvm.isa import for_target
-from edgecompile.ondevice import runner
+from edgecompile.backends.base import VARIANTS, Candidate, Question
+from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, for_target
+from edgecompile.ondevice.runner import cpu_flags  # `runner` is a module here, too
 from edgecompile.target import Target
 
 if TYPE_CHECKING:
     from edgecompile.backends.tvm.runner import TvmRunner
     from edgecompile.stages.base import Stage
 
-# Roles of an artifact's files (stages/compile_tvm.py): in XNNPACK's rounding, or float; in LiteRT's own.
+# The libraries: in XNNPACK's rounding, or float; in LiteRT's own.
 LIBRARY, REFERENCE_LIBRARY = "tvm", "tvm-reference"
+
+
+def role(library: str, threads: int) -> str:
+    """Of an artifact's file (stages/compile_tvm.py): loops are split when a library is compiled, so each number of
+    threads has one of its own."""
+    return f"{library}-{threads}"
 
 
 def linker(arch: str) -> tuple[str, str]:
@@ -41,7 +47,7 @@ class Tvm:
     def runs_here(self, candidate: Candidate) -> bool:
         if candidate.config.get("arch") != platform.machine():
             return False
-        return set(candidate.config.get("needs", ())).issubset(runner.cpu_features(Path("/proc")))
+        return set(candidate.config.get("needs", ())).issubset(cpu_flags(Path("/proc")))
 
     def unavailable_reason(self, target: Target) -> str | None:
         if importlib.util.find_spec("tvm") is None:
@@ -60,6 +66,15 @@ class Tvm:
             return f"there is no {name}, which links libraries for {sets[0].arch} (sudo apt install {package})"
         return None
 
+    def question(self, target: Target) -> Question | None:
+        """Whether the C compiler works, and LLVM knows a processor that is named by the target's file alone."""
+        from edgecompile.backends.tvm.toolchain import check
+
+        sets = for_target(target)
+        named = tuple(isa for isa in sets if isa not in INSTRUCTION_SETS)
+        depends = version("apache-tvm"), shutil.which(linker(sets[0].arch)[0]) or ""
+        return Question("looking at the compiler", check, (sets[0].arch, named), depends)
+
     def stages(self, target: Target, threads: int) -> Sequence[Stage]:
         from edgecompile.stages.compile_tvm import CompileTvm
 
@@ -68,23 +83,26 @@ class Tvm:
     def compile(self, artifact: Artifact, target: Target, threads: int) -> list[Candidate]:
         """The library, and for a model with integers the one that is bit-exact with LiteRT's reference kernels."""
         sets = for_target(target)
-        config = {
+        config: dict[str, Any] = {
             "arch": sets[0].arch,
             "instructions": " or ".join(isa.name for isa in sets),
             # By the last, which asks for the least, a library of several is known to run.
             "needs": list(sets[-1].needs),
             "version": version("apache-tvm"),
         }
+        if len(sets) > 1:
+            config[VARIANTS] = {isa.name: list(isa.features) for isa in sets}
+        files = {name: artifact.files.get(role(name, threads)) for name in (LIBRARY, REFERENCE_LIBRARY)}
         return [
-            Candidate(role, "tvm", artifact.files[role], threads, {**config, "exact": role == REFERENCE_LIBRARY})
-            for role in (LIBRARY, REFERENCE_LIBRARY)
-            if role in artifact.files
+            Candidate(name, "tvm", file, threads, {**config, "exact": name == REFERENCE_LIBRARY})
+            for name, file in files.items()
+            if file is not None
         ]
 
     def open(self, candidate: Candidate) -> TvmRunner:
         from edgecompile.backends.tvm.runner import TvmRunner
 
-        return TvmRunner(candidate.model, candidate.threads)
+        return TvmRunner(candidate.model, candidate.threads, candidate.config.get("variant"))
 
 
 BACKEND = Tvm()

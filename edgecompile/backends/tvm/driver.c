@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "edgecompile.h"
+#include "variants.h"
 
 /* The oldest versions of what glibc 2.34 moved: else a library linked there could not be loaded on older boards. */
 #if defined(__GLIBC__) && defined(__x86_64__)
@@ -209,6 +210,8 @@ extern __attribute__((weak)) int (*__TVMBackendFreeWorkspace)(int, int, void *);
 
 /* -- which variant this CPU runs */
 
+#define VARIANTS ((int)(sizeof variants / sizeof *variants))
+
 /* /proc/cpuinfo's list of the first CPU's features, with a blank on either side; empty where there is none. */
 static void read_features(char *into, size_t size) {
     char line[8192];
@@ -253,7 +256,7 @@ static const Variant *chosen(const char **missing) {
     char features[8192];
     const Variant *variant = NULL;
     read_features(features, sizeof features);
-    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
+    for (int i = 0; i < VARIANTS; i++) {
         variant = &variants[i];
         *missing = lacking(variant, features);
         if (*missing == NULL) break;
@@ -261,7 +264,7 @@ static const Variant *chosen(const char **missing) {
     return variant;
 }
 
-/* -- the model; what is exported is described in edgecompile.h */
+/* -- the model; what is exported is described in edgecompile.h and variants.h */
 
 EXPORT const char *edgecompile_signature(void) {
     const char *missing;
@@ -285,9 +288,8 @@ EXPORT void edgecompile_close(Model *model) {
     free(model);
 }
 
-EXPORT Model *edgecompile_open(int threads) {
-    const char *missing;
-    const Variant *variant = chosen(&missing);
+/* missing: what the CPU lacks for the variant, or NULL. */
+static Model *opened(const Variant *variant, const char *missing, int threads) {
     if (missing) {
         snprintf(message, sizeof message, "it is compiled for CPUs with %s, which this one lacks", missing);
         return NULL;
@@ -331,6 +333,25 @@ EXPORT Model *edgecompile_open(int threads) {
         }
     }
     return model;
+}
+
+EXPORT Model *edgecompile_open(int threads) {
+    const char *missing;
+    const Variant *variant = chosen(&missing);
+    return opened(variant, missing, threads);
+}
+
+EXPORT int edgecompile_variants(void) { return VARIANTS; }
+
+EXPORT const char *edgecompile_variant_signature(int index) {
+    return index < 0 || index >= VARIANTS ? NULL : variants[index].signature;
+}
+
+EXPORT Model *edgecompile_open_variant(int threads, int index) {
+    char features[8192];
+    if (index < 0 || index >= VARIANTS) return failed("the library has no such variant"), NULL;
+    read_features(features, sizeof features);
+    return opened(&variants[index], lacking(&variants[index], features), threads);
 }
 
 static void give(Model *model, const void *const *inputs, void *const *outputs) {

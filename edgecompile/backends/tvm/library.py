@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 import subprocess
@@ -15,16 +14,16 @@ import numpy as np
 import tvm
 import tvm_ffi
 from tvm.target import Target
-from tvm.target.codegen import llvm_get_cpu_archlist, llvm_get_cpu_features, llvm_is_valid_cpu
 
 from edgecompile.artifact import Signature, TensorInfo
-from edgecompile.backends.tvm import linker, memory
+from edgecompile.backends.tvm import memory
 from edgecompile.backends.tvm.isa import InstructionSet
 from edgecompile.backends.tvm.plan import Plan, Step, Value
-from edgecompile.errors import ConversionError, TargetError, ToolchainError, perhaps
+from edgecompile.backends.tvm.toolchain import FLAGS, check_processor, compiler
+from edgecompile.errors import ConversionError
 from edgecompile.task import Array
 
-_SOURCES = ("edgecompile.h", "types.h", "driver.c", "peaks.c")
+_SOURCES = ("edgecompile.h", "variants.h", "types.h", "driver.c", "peaks.c")
 _CODES = {"i": 0, "u": 1, "f": 2}  # of DLPack
 
 
@@ -57,30 +56,18 @@ class _Tables:
     told: str
 
 
-def compiler(arch: str) -> str:
-    """The C compiler for an architecture, ToolchainError where there is none."""
-    name, package = linker(arch)
-    found = shutil.which(name)
-    if found is None:
-        raise ToolchainError(
-            f"there is no {name}, which links libraries for {arch}",
-            hint=f"sudo apt install {package}, or --backends litert",
-        )
-    return found
-
-
 def build(plans: Mapping[InstructionSet, Plan], signature: Signature, out: Path, work: Path) -> Library:
     """Write the library to `out`; `work` is an empty folder. plans: of one architecture, the best instruction set
     first; a CPU runs the first of which it has all instructions. ToolchainError without a C compiler, TargetError for
     a processor that LLVM doesn't know."""
     cc = compiler(next(iter(plans)).arch)
     for isa in plans:
-        _check_processor(isa)
+        check_processor(isa)
     constants = [
         a for plan in plans.values() for step in plan.steps for a in step.arguments if isinstance(a, np.ndarray)
     ]
     starts, weight_bytes = _write(constants, work / "weights.bin")
-    common = [cc, "-fPIC", "-O2", "-pthread", "-fvisibility=hidden"]
+    common = [cc, *FLAGS]
     for name in _SOURCES:
         shutil.copy(Path(__file__).with_name(name), work)
     variants, objects, count = [], [], 0
@@ -115,25 +102,6 @@ def _run(command: Sequence[str], work: Path) -> None:
             f"{Path(command[0]).name} could not link the model: {done.stderr.strip()[-500:]}",
             hint="report it with the model; --backends litert leaves TVM out",
         )
-
-
-def _check_processor(isa: InstructionSet) -> None:
-    """LLVM itself only warns, and compiles for some other one."""
-    triple = isa.target()["mtriple"]
-    if not llvm_is_valid_cpu(isa.mcpu, triple):
-        known = map(str, llvm_get_cpu_archlist(Target({"kind": "llvm", "mtriple": triple})))
-        near = difflib.get_close_matches(isa.mcpu, known, 3)
-        raise TargetError(
-            f"LLVM knows no {isa.arch} processor {isa.mcpu!r}",
-            hint=f"mcpu in the target's file may be {', '.join(near)}" if near else "see mcpu in the target's file",
-        )
-    has = set(map(str, llvm_get_cpu_features(Target(isa.target()))))
-    for name in isa.mattr:
-        if name.startswith("+") and name[1:] not in has:
-            raise TargetError(
-                f"LLVM knows no feature {name!r} of {isa.arch} processors",
-                hint=perhaps(name, [f"+{each}" for each in has]),
-            )
 
 
 def tidy(work: Path) -> None:
