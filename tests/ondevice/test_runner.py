@@ -46,6 +46,13 @@ def keywords(data: Path, n: int) -> Any:
         return archive["mfcc"][:n].reshape(n, 49, 10, 1)
 
 
+def test_tiles_are_told_of_where_linux_lets_them_be_used(tmp_path: Path) -> None:
+    """A CPU may have AMX, and the kernel or a container not give it to programs."""
+    (tmp_path / "cpuinfo").write_text("flags\t: avx2 fma avx512f amx_tile amx_int8\n")
+    given = {"amx_tile", "amx_int8"} if "amx_tile" in Path("/proc/cpuinfo").read_text().split() else set()
+    assert set(runner.cpu_features(tmp_path)) == {"avx2", "fma", "avx512f"} | given
+
+
 def test_the_file_is_python_3_8_and_needs_nothing_of_ours() -> None:
     tree = ast.parse(RUNNER.read_text(), feature_version=(3, 8))
     roots = set()
