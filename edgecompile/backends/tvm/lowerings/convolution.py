@@ -11,11 +11,13 @@ from edgecompile.backends.tvm import epilogues
 from edgecompile.backends.tvm.epilogues import Epilogue
 from edgecompile.backends.tvm.intrinsics import takes, widest
 from edgecompile.backends.tvm.operators import convolution as operators
+from edgecompile.backends.tvm.operators import smmla
 from edgecompile.backends.tvm.operators.window import Window, window
 from edgecompile.backends.tvm.pairs import Pair
 from edgecompile.backends.tvm.plan import Step, Value
 from edgecompile.backends.tvm.schedules import convolution as schedules
 from edgecompile.backends.tvm.schedules import plain
+from edgecompile.backends.tvm.schedules import smmla as blocks
 from edgecompile.task import Array
 from edgecompile.tflite_file.graph import Operator
 
@@ -133,7 +135,12 @@ def convolution(call: Call, x: Value, weights: Array, shape: Window) -> None:
     seen = _seen(call, x, of, shape, group)
     epilogue = _epilogue(call, weights, stored, x, residual, flat, seen)
     intrinsic = None
-    if dotted:
+    in_blocks = dotted and planner.isa.matrix is not None and smmla.fits(channels, shape)
+    if in_blocks:
+        tile = blocks.tile(shape.output[1], stored // vector)
+        made = smmla.convolution(of, shape, stored, epilogue, tile.half)
+        packed = operators.pack(weights, stored, vector, smmla.GROUP)
+    elif dotted:
         made = operators.byte_convolution(of, shape, stored, vector, epilogue)
         if operators.folds(channels, shape):
             weights = weights.reshape(outputs, weights.shape[1], 1, -1)
@@ -146,7 +153,10 @@ def convolution(call: Call, x: Value, weights: Array, shape: Window) -> None:
         copied = intrinsic is not None
         made = operators.convolution(of, shape, stored, vector, epilogue, _sums(x, weights), group, copied=copied)
         packed = operators.pack(weights.astype(kind), stored, vector)
-    function, note = schedules.convolution(made, planner.isa, call.macs, planner.threads, intrinsic)
+    if in_blocks:
+        function, note = blocks.convolution(made, tile, planner.isa, call.macs, planner.threads)
+    else:
+        function, note = schedules.convolution(made, planner.isa, call.macs, planner.threads, intrinsic)
     if intrinsic:
         note += f", {intrinsic.name.rpartition('.')[2]}"
     scratch = () if made.scratch is None else (Value(made.scratch[0], made.scratch[0], made.scratch[1]),)

@@ -10,7 +10,7 @@ from edgecompile.backends.tvm.intrinsics import Intrinsic
 from edgecompile.backends.tvm.isa import InstructionSet
 from edgecompile.backends.tvm.operators.convolution import Sum
 
-_L1 = 40_000  # bytes of weights that stay in the first cache, so that channels may be the inner loop
+L1 = 40_000  # bytes of weights that stay in the first cache, so that channels may be the inner loop
 _WORTH = 6.0  # microseconds of work that are worth waiting for another thread
 
 
@@ -39,7 +39,7 @@ def convolution(
     columns, wide = tile(width, blocks, spare, 8 if width == 1 else 4)
     zo, zi = sch.split(z, [None, columns])
     oo, om, oi = sch.split(o, [None, wide, made.vector])
-    small = made.weight_bytes < _L1
+    small = made.weight_bytes < L1
     if small:
         sch.reorder(n, y, zo, oo, zi, om, oi)
     else:
@@ -51,7 +51,7 @@ def convolution(
     if made.padded and made.scratch is None:
         sch.compute_inline(sch.get_sblock("pad"))
     work = isa.microseconds(macs, dots=made.grouped)
-    shared = _share(sch, work, threads, {"y": y, "zo": zo, "oo": oo, "n": n}, small, height, width // columns)
+    shared = share(sch, work, threads, {"y": y, "zo": zo, "oo": oo, "n": n}, small, height, width // columns)
     if made.scratch is not None:
         _vectorize(sch, sch.get_loops(sch.get_sblock("pad"))[-1], isa.lanes * 4)
     loops = sch.get_loops(total)
@@ -118,7 +118,7 @@ def depthwise(made: Sum, isa: InstructionSet, macs: int, threads: int) -> tuple[
     return sch.mod["main"], f"{columns}x{made.vector} tile{shared}"
 
 
-def _share(
+def share(
     sch: Any, work: float, threads: int, loops: dict[str, Any], small: bool, height: int, columns: int
 ) -> str:  # fmt: skip
     """Hands the outermost loop that divides evenly to threads, where there is work enough; what was done. work: in
