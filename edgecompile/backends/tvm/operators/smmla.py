@@ -73,8 +73,8 @@ def convolution(of: Input, window: Window, outputs: int, epilogue: Epilogue, hal
 
 
 def _in_rows(function: Any, width: int, apart: int) -> Any:
-    """The function, whose output is [batch, height, 2, half, channels], with one of [batch, height, width, channels]:
-    TE writes no element twice."""
+    """The function, whose output is [batch, height, 2, half, channels], with one of [batch, height, width, channels],
+    of which TE would write no element twice."""
     *params, halves = function.params
     n, height, _, _, channels = halves.shape
     rows = tirx.decl_buffer((n, height, width, channels), halves.dtype, halves.name)
