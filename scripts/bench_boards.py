@@ -5,7 +5,7 @@
     .venv/bin/python scripts/bench_boards.py loopback
     .venv/bin/python scripts/bench_boards.py arm-board
     .venv/bin/python scripts/bench_boards.py litert-benchmark    # all need EDGECOMPILE_DATA
-    .venv/bin/python scripts/bench_boards.py tvm-cortex-a76      # and tvm-cortex-a53
+    .venv/bin/python scripts/bench_boards.py tvm-cortex-a76      # and tvm-cortex-a53, tvm-i8mm
 
 overhead: the whole process `edgecompile bench FILE --on BOARD`, BOARD being an SSH server on loopback that has been
 given its runtime, against the runner alone with the same job on this machine. loopback, arm-board: ResNet8 in int8,
@@ -13,7 +13,8 @@ built, measured again and verified on that server, and on the emulated board of 
 that has nothing yet has its runtime, and of the same once more. litert-benchmark: `edgecompile bench FILE` against the
 tool of that name in LiteRT's wheel, both with one thread and as many runs, each in a process of its own.
 
-tvm-...: instructions of the TVM code over XNNPACK's on an emulated board with that core, for ResNet8 and DS-CNN.
+tvm-...: instructions of the TVM code over XNNPACK's on an emulated board with that core, for ResNet8 and DS-CNN; of
+tvm-i8mm with qemu's `max`, which has all extensions that it knows.
 
 Where two things are compared, their runs are interleaved, after one of each that isn't counted. Prints what was found
 and writes docs/benchmarks/boards-<row>.json.
@@ -171,7 +172,7 @@ def tvm_on(cpu: str) -> dict[str, Any]:
     from edgecompile.loaders.interpreter import own_signature
     from edgecompile.tflite_file import read
 
-    wanted = {"cortex-a76": "neon-dotprod", "cortex-a53": "neon"}[cpu]
+    wanted = {"max": "neon-i8mm", "cortex-a76": "neon-dotprod", "cortex-a53": "neon"}[cpu]
     isa = next(each for each in INSTRUCTION_SETS if each.name == wanted)
     found = {}
     with arm_board(cpu), open_board(one("arm-board")) as board, tempfile.TemporaryDirectory() as made:
@@ -328,6 +329,7 @@ ROWS = {
     "litert-benchmark": against_litert_benchmark,
     "tvm-cortex-a76": lambda *_: tvm_on("cortex-a76"),
     "tvm-cortex-a53": lambda *_: tvm_on("cortex-a53"),
+    "tvm-i8mm": lambda *_: tvm_on("max"),
 }
 
 if __name__ == "__main__":

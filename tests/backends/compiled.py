@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from backends.sums import one_sum
 from hypothesis import HealthCheck, settings
 
 from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
@@ -87,3 +88,13 @@ def agree(
                 continue
             apart = np.abs(found[name].astype(np.int64) - array.astype(np.int64))
             assert apart.max() <= (mode == FAST), (mode, apart.max())
+
+
+def summed(
+    name: str, dtype: str, window: dict[str, Any], channels: int, outputs: int, batch: int = 1, threads: int = 1,
+    isa: InstructionSet | None = None,
+) -> None:  # fmt: skip
+    """One operator of KINDS in sums.py."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, x = one_sum(name, dtype, window, channels, outputs, batch, Path(folder))
+        agree(model, x, threads, isa=isa)

@@ -1,18 +1,14 @@
-"""Operators that sum products: convolutions and fully connected layers, of any type."""
+"""Models of one operator that is a sum of products."""
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from backends.compiled import agree
 from backends.operators import OneOperator, enumerated
 from backends.windows import Array, filled, output_size
-
-from edgecompile.backends.tvm.isa import InstructionSet
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # Of activations: the type of weights and of a bias.
@@ -26,11 +22,10 @@ def numbers(rng: np.random.Generator, dtype: str, *shape: int) -> Array:
     return rng.integers(limits.min, limits.max + 1, shape).astype(dtype)
 
 
-def summed(
-    name: str, dtype: str, window: dict[str, Any], channels: int, outputs: int, batch: int = 1, threads: int = 1,
-    isa: InstructionSet | None = None,
-) -> None:  # fmt: skip
-    """One operator of KINDS: compiled, and beside the reference kernels."""
+def one_sum(
+    name: str, dtype: str, window: dict[str, Any], channels: int, outputs: int, batch: int, folder: Path
+) -> tuple[Path, dict[str, Array]]:
+    """(a model of one operator of KINDS, inputs for it)"""
     rng = np.random.default_rng(window["seed"])
     kind, biases = TYPES.get(dtype, ("float32", "float32"))
     (si, so), (zi, zo), zw = window["scales"], window["zeros"], 0
@@ -65,6 +60,5 @@ def summed(
         options.dilationHFactor, options.dilationWFactor = window["dilation"]
         if name != "CONV_2D":
             options.depthMultiplier = 1
-    with tempfile.TemporaryDirectory() as folder:
-        path = made.write(name, table, options, Path(folder, "operator.tflite"), 4 if dtype == "int16" else 3)
-        agree(path, {"t0": numbers(rng, dtype, 3, *given)}, threads, isa=isa)
+    path = made.write(name, table, options, folder / "operator.tflite", 4 if dtype == "int16" else 3)
+    return path, {"t0": numbers(rng, dtype, 3, *given)}

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backends.compiled import as_reference, quick
+from backends.compiled import as_reference, quick, summed
 from backends.networks import FILES, real_inputs
-from backends.sums import KINDS, summed
+from backends.sums import KINDS
 from backends.windows import windows
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from backends.compiled import EXACT, agree, compiled, quick
+from backends.compiled import EXACT, agree, compiled, quick, summed
 from backends.operators import OneOperator, enumerated
-from backends.sums import KINDS, numbers, summed
+from backends.sums import KINDS, numbers
 from backends.windows import filled, output_size, windows
 from hypothesis import given, settings
 from hypothesis import strategies as st

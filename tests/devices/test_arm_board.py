@@ -3,63 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from devices.armboard import ArmBoard
 from devices.jetson import stand_ins
-from running import Run, run_cli
+from running import Run
 
 from edgecompile.backends.litert import REFERENCE, LiteRtRunner
-from edgecompile.backends.tvm import library
-from edgecompile.backends.tvm.arithmetic import REFERENCE as EXACT
-from edgecompile.backends.tvm.isa import INSTRUCTION_SETS
-from edgecompile.backends.tvm.planner import Planner
-from edgecompile.devices import benchmark
-from edgecompile.devices.opening import one, open_board
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.tflite_file import read
 
 pytestmark = pytest.mark.board
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "arm-board"
-# Not a contributor's own board, which may be in use; kept, since making it takes a minute.
-FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecompile" / "arm-board-of-tests"
 LIBRARIES = {"sysfs": "/root", "trtexec": "/usr/src/tensorrt/bin", "tensorrt.py": "/usr/lib/python3/dist-packages"}
-
-
-class ArmBoard:
-    """The board, up and in an inventory of the tests' own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {"EDGECOMPILE_CONFIG": str(folder / "config")}
-        self.url = self._script("up").strip().splitlines()[-1]
-
-    def _script(self, *arguments: str, data: bytes | None = None) -> str:
-        command = [sys.executable, SCRIPT, "--folder", FOLDER, *arguments]
-        environment = {**os.environ, **self.environment}
-        done = subprocess.run(command, env=environment, input=data, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
-
-    def shell(self, command: str, data: bytes | None = None) -> str:
-        return self._script("ssh", command, data=data)
-
-    def send(self, path: Path, folder: str) -> None:
-        archive = subprocess.run(["tar", "-c", "-C", path.parent, path.name], capture_output=True, check=True).stdout
-        self.shell(f"mkdir -p {folder} && tar -x --no-same-owner -C {folder}", archive)
-
-    def run(self, *arguments: str | Path) -> Run:
-        return run_cli(*arguments, cwd=self.folder, env=self.environment, timeout=1200)
-
-    def down(self) -> None:
-        self._script("down")
 
 
 @pytest.fixture(scope="module")
@@ -189,17 +148,10 @@ def test_a_library_from_here_computes_the_same_there(
 ) -> None:
     """Compiled by TVM on this machine: integers to the bit as LiteRT's reference kernels here, floats within 1e-5."""
     model = data / "models" / "mlperf_tiny" / f"{name}.tflite"
-    file, isa = read(model), next(each for each in INSTRUCTION_SETS if each.name == instructions)
-    (tmp_path / "work").mkdir()
-    plan = Planner(file, isa, EXACT, 1).run()
-    made = library.build({isa: plan}, own_signature(file), tmp_path / "model.so", tmp_path / "work")
-    (spec,) = own_signature(file).inputs
+    (spec,) = own_signature(read(model)).inputs
     rng, shape = np.random.default_rng(0), (5, *spec.shape[1:])
     whole = spec.dtype == "int8"
     x = {spec.name: rng.integers(-128, 128, shape).astype(np.int8) if whole else 255 * rng.random(shape, np.float32)}
     (expected,) = LiteRtRunner(model, REFERENCE).run(x).values()
-    monkeypatch.setenv("EDGECOMPILE_CONFIG", arm_board.environment["EDGECOMPILE_CONFIG"])
-    candidate = {"id": "tvm", "engine": "tvm", "model": str(made.path), "threads": 1}
-    with open_board(one("arm-board")) as board:
-        (found,) = benchmark.outputs(board, candidate, x, lambda *_: None).values()
+    found = arm_board.computed(model, x, instructions, tmp_path, monkeypatch)
     assert np.array_equal(found, expected) if whole else np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)

@@ -20,6 +20,7 @@ class InstructionSet:
 
     lanes: float32 numbers in a vector register. registers: vector registers there are.
     dot: the intrinsic that multiplies bytes and adds them to int32 (intrinsics/), None where there is none.
+    matrix: the one that does so with blocks of them, where there is one beside it.
     unsigned: int8 activations are kept as uint8, 128 more, because the dot product wants them so.
     tiles: whether there are tile registers (AMX), for large convolutions of single pixels.
     cflags: with which a C compiler may use it too.
@@ -37,6 +38,7 @@ class InstructionSet:
     cflags: tuple[str, ...] = ()
     implied: tuple[str, ...] = ()
     tiles: bool = False
+    matrix: str | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -94,6 +96,7 @@ _C_AVX2 = ("-mavx2", "-mfma")
 _C_AVX512 = (*_C_AVX2, "-mavx512f", "-mavx512bw")
 _HASWELL = ("bmi1", "bmi2", "f16c", "abm", "movbe", "popcnt")
 _SKYLAKE = (*_HASWELL, "avx512cd", "avx512dq", "avx512vl")
+_CORTEX_A76 = ("asimdhp", "asimdrdm", "atomics", "crc32")
 
 # The best first, by architecture.
 INSTRUCTION_SETS = (
@@ -106,8 +109,10 @@ INSTRUCTION_SETS = (
     InstructionSet("avx-vnni", "x86_64", "alderlake", (), (*_AVX2, "avx_vnni"), 8, 16, "vnni256", True,
                    (*_C_AVX2, "-mavxvnni"), _HASWELL),
     InstructionSet("avx2", "x86_64", "haswell", (), _AVX2, 8, 16, "madd256", True, _C_AVX2, _HASWELL),
+    InstructionSet("neon-i8mm", "aarch64", "cortex-a76", ("+neon", "+dotprod", "+i8mm"), ("asimddp", "i8mm"), 4, 32,
+                   "sdot", False, ("-march=armv8.2-a+dotprod+i8mm",), _CORTEX_A76, matrix="smmla"),
     InstructionSet("neon-dotprod", "aarch64", "cortex-a76", ("+neon", "+dotprod"), ("asimddp",), 4, 32, "sdot", False,
-                   ("-march=armv8.2-a+dotprod",), ("asimdhp", "asimdrdm", "atomics", "crc32")),
+                   ("-march=armv8.2-a+dotprod",), _CORTEX_A76),
     InstructionSet("neon", "aarch64", "cortex-a53", ("+neon",), (), 4, 32, "smull", False),
 )  # fmt: skip
 

@@ -56,6 +56,11 @@ typedef __m256i Integers;
 #define PRODUCTS 16
 #define DOT(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
 #define INTEGERS(x) _mm256_set1_epi32(x)
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+typedef int32x4_t Integers;
+#define PRODUCTS 32
+#define DOT(sum, a, b) vmmlaq_s32(sum, vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b))
+#define INTEGERS(x) vdupq_n_s32(x)
 #elif defined(__ARM_FEATURE_DOTPROD)
 typedef int32x4_t Integers;
 #define PRODUCTS 16

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from edgecompile.backends.tvm.intrinsics import interleave, madd, neon, vnni
+from edgecompile.backends.tvm.intrinsics import interleave, madd, neon, smmla, vnni
 from edgecompile.task import Array
 
 _LEAST = -128
@@ -18,6 +18,7 @@ _MODULES = {
     "vnni512": vnni, "vnni256": vnni, "madd512": madd, "madd256": madd,
     "sdot": neon, "sdot-2": neon, "sdot-4": neon, "fmla-4": neon, neon.NARROW: neon,
     **dict.fromkeys(interleave.LANES, interleave),
+    "smmla": smmla,
 }  # fmt: skip
 
 

@@ -9,14 +9,13 @@ import numpy as np
 
 from edgecompile.backends.tvm import epilogues
 from edgecompile.backends.tvm.epilogues import Epilogue
-from edgecompile.backends.tvm.intrinsics import takes, widest
+from edgecompile.backends.tvm.lowerings import kernels
+from edgecompile.backends.tvm.lowerings.kernels import Kernel
 from edgecompile.backends.tvm.operators import convolution as operators
-from edgecompile.backends.tvm.operators import interleaved as interleaving
 from edgecompile.backends.tvm.operators.window import Window, window
 from edgecompile.backends.tvm.pairs import Pair
 from edgecompile.backends.tvm.plan import Step, Value
-from edgecompile.backends.tvm.schedules import convolution as schedules
-from edgecompile.backends.tvm.schedules import interleaved, plain, tiles
+from edgecompile.backends.tvm.schedules import plain
 from edgecompile.task import Array
 from edgecompile.tflite_file.graph import Operator
 
@@ -117,7 +116,7 @@ def convolution(call: Call, x: Value, weights: Array, shape: Window) -> None:
     if x.shape[3] % channels or outputs % (x.shape[3] // channels):
         raise planner.unsupported(operator, f"{x.shape[3]} channels with weights for {channels}")
     group = 0 if channels == x.shape[3] else outputs // (x.shape[3] // channels)
-    dotted = x.of is not None and x.dtype != "int16" and not group
+    dotted = kernels.dotted(x.dtype, group)
     vector = planner.isa.lanes if dotted and planner.isa.dot else planner.vector(outputs)
     stored = -(-outputs // vector) * vector
     whole = shape
@@ -133,36 +132,33 @@ def convolution(call: Call, x: Value, weights: Array, shape: Window) -> None:
     of = operators.Input(x.shape[0], channels, x.stored[3], x.dtype, 0 if x.of is None else x.of.zero)
     seen = _seen(call, x, of, shape, group)
     epilogue = _epilogue(call, weights, stored, x, residual, flat, seen)
-    intrinsic = None
-    if dotted:
-        made = operators.byte_convolution(of, shape, stored, vector, epilogue)
-        if operators.folds(channels, shape):
-            weights = weights.reshape(outputs, weights.shape[1], 1, -1)
-        packed = operators.pack(weights, stored, vector, operators.GROUP)
-        intrinsic = widest(planner.isa.dots, packed.shape[3]) if takes(planner.isa.dot, weights) else None
-    else:
-        kind = np.float32 if x.of is None else np.int8
-        if x.of is None and not group and vector == planner.isa.lanes:
-            intrinsic = widest(planner.isa.products, channels)
-        copied = intrinsic is not None
-        made = operators.convolution(of, shape, stored, vector, epilogue, _sums(x, weights), group, copied=copied)
-        packed = operators.pack(weights.astype(kind), stored, vector)
-    operands: tuple[Value | Array, ...] = (*epilogue.constants, *((seen,) if seen else ()))
-    operands += (residual.other,) if residual else ()
-    tiled = None
-    if planner.isa.tiles and intrinsic and shape.pointwise and made.scratch is None:
-        tiled = tiles.pointwise(made, planner.isa, call.macs, planner.threads)
-    if tiled:
-        function, note = tiled.function, tiled.note
-        operands = (tiled.configuration, *operands)
-    else:
-        function, note = schedules.convolution(made, planner.isa, call.macs, planner.threads, intrinsic)
-        if intrinsic:
-            note += f", {intrinsic.name.rpartition('.')[2]}"
+    work = kernels.Work(of, shape, weights, stored, call.macs, planner.isa, planner.threads)
+    reads = (*((seen,) if seen else ()), *((residual.other,) if residual else ()))
+    _emit(call, x, kernels.convolution(work, vector, group, epilogue), epilogue, reads, residual, stored)
+
+
+def _emit(
+    call: Call, x: Value, made: Kernel, epilogue: Epilogue, reads: tuple[Value, ...], residual: _Residual | None,
+    stored: int,
+) -> None:  # fmt: skip
+    """reads: what the epilogue does beside its constants."""
+    planner, operator = call.planner, call.operator
     scratch = () if made.scratch is None else (Value(made.scratch[0], made.scratch[0], made.scratch[1]),)
     output = _output(planner, operator, residual, stored)
+    arguments = (x, *made.factors, *epilogue.constants, *reads, *scratch, output)
     done = (*call.front, operator.index, *((residual.operator.index,) if residual else ()))
-    planner.emit(Step(function, (x, packed, *operands, *scratch, output), (*scratch, output), done, note))
+    planner.emit(Step(made.function, arguments, (*scratch, output), done, made.note))
+
+
+def _depthwise(call: Call, x: Value, weights: Array, shape: Window) -> None:
+    """weights: [height, width, channels]."""
+    planner, channels, multiplier = call.planner, weights.shape[2], weights.shape[2] // x.shape[3]
+    stored = x.stored[3] if multiplier == 1 else channels
+    epilogue = _epilogue(call, weights.transpose(2, 0, 1)[..., None], stored, x, None, ())
+    of = operators.Input(x.shape[0], x.shape[3], x.stored[3], x.dtype, 0 if x.of is None else x.of.zero)
+    real = weights.astype(np.float32 if x.of is None else np.int32) - call.zero
+    work = kernels.Work(of, shape, real, stored, call.macs, planner.isa, planner.threads)
+    _emit(call, x, kernels.depthwise(work, multiplier, epilogue), epilogue, (), None, stored)
 
 
 def _seen(call: Call, x: Value, of: operators.Input, shape: Window, group: int) -> Value | None:
@@ -176,64 +172,6 @@ def _seen(call: Call, x: Value, of: operators.Input, shape: Window, group: int) 
     function, note = plain.as_it_is(operators.row_sums(of, shape))
     call.planner.emit(Step(function, (x, sums), (sums,), (), f"sums of the input, {note}"))
     return sums
-
-
-def _sums(x: Value, weights: Array, floats: bool = False) -> str:
-    """The narrowest type that holds all sums of products with weights [out, ...]. floats: whether float32 may, which
-    is exact below 2^24."""
-    if x.of is None:
-        return "float32"
-    largest = 1 << 15 if x.dtype == "int16" else 255
-    total = largest * int(np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1).max())
-    if x.dtype == "int16":
-        return "int32" if total < 1 << 31 else "int64"
-    return "float32" if floats and total < 1 << 24 else "int32"
-
-
-def _depthwise(call: Call, x: Value, weights: Array, shape: Window) -> None:
-    planner, operator = call.planner, call.operator
-    channels, multiplier = weights.shape[2], weights.shape[2] // x.shape[3]
-    if multiplier == 1 and _interleaved(call, x, weights, shape):
-        return
-    stored = x.stored[3] if multiplier == 1 else channels
-    words = planner.isa.words and x.dtype in ("int8", "uint8")
-    most = planner.isa.lanes * (2 if words else 1)
-    vector = next(width for width in (16, 8, 4, 2, 1) if width <= most and stored % width == 0)
-    real = weights.astype(np.float32 if x.of is None else np.int32) - call.zero
-    sums = "int32" if words else _sums(x, real.transpose(2, 0, 1), floats=True)
-    factors = "int16" if words else sums
-    wide = np.zeros((*weights.shape[:2], stored), factors)
-    wide[..., :channels] = real
-    packed = np.ascontiguousarray(wide.reshape(*weights.shape[:2], stored // vector, vector).transpose(2, 0, 1, 3))
-    epilogue = _epilogue(call, weights.transpose(2, 0, 1)[..., None], stored, x, None, ())
-    of = operators.Input(x.shape[0], x.shape[3], x.stored[3], x.dtype, 0 if x.of is None else x.of.zero)
-    made = operators.depthwise(of, multiplier, stored, shape, vector, epilogue, (factors, sums))
-    function, note = schedules.depthwise(made, planner.isa, call.macs, planner.threads)
-    output = _output(planner, operator, None, stored)
-    done = (*call.front, operator.index)
-    planner.emit(Step(function, (x, packed, *epilogue.constants, output), (output,), done, note))
-
-
-def _interleaved(call: Call, x: Value, weights: Array, shape: Window) -> bool:
-    """Whether it is emitted as dot products of four columns."""
-    planner, isa, stored = call.planner, call.planner.isa, x.stored[3]
-    if x.dtype != "uint8" or x.of is None or isa.each is None or stored % isa.lanes or not interleaving.serves(shape):
-        return False
-    real = weights.astype(np.int16) - call.zero
-    if real.min() < -128 or real.max() > 127:
-        return False
-    wide = np.zeros((*weights.shape[:2], stored), np.int8)
-    wide[..., : weights.shape[2]] = real
-    epilogue = _epilogue(call, weights.transpose(2, 0, 1)[..., None], stored, x, None, ())
-    of = operators.Input(x.shape[0], 1, stored, x.dtype, x.of.zero)
-    threads = planner.threads if isa.microseconds(2 * call.macs, dots=False) >= schedules.WORTH else 1
-    band = interleaved.band(shape, isa.lanes, stored // isa.lanes, threads)
-    made = interleaving.depthwise(of, shape, band.rows, isa.lanes, epilogue)
-    function, note = interleaved.depthwise(made, band, isa, threads)
-    output = _output(planner, call.operator, None, stored)
-    arguments: tuple[Value | Array, ...] = (x, interleaving.pack(wide, shape, isa.lanes), *epilogue.constants, output)
-    planner.emit(Step(function, arguments, (output,), (*call.front, call.operator.index), note))
-    return True
 
 
 def _epilogue(

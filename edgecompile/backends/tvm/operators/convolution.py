@@ -53,7 +53,7 @@ def pack(weights: Array, channels: int, vector: int, group: int = 1) -> Array:
     return np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1, 5))
 
 
-def _window_of(x: Any, window: Window, fill: Expr) -> Any:
+def window_of(x: Any, window: Window, fill: Expr) -> Any:
     """(sample, height, width, channel) of the padded input, as an expression on `x`."""
     (height, width), (top, left), (reach_h, reach_w) = window.spread, window.before, window.reach
     rows, columns = bool(top) or reach_h > height, bool(left) or reach_w > width
@@ -87,7 +87,7 @@ def convolution(
     kind = "float32" if sums == "float32" else "int8"
     x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
     w = te.placeholder((outputs // vector, *window.size, of.channels, vector, 1), kind, "weights")
-    padded = _window_of(x, window, tirx.const(of.zero, of.dtype))
+    padded = window_of(x, window, tirx.const(of.zero, of.dtype))
     read = padded
     shape = (of.batch, *window.reach, of.stored if group else of.channels)
     if window.padded:
@@ -132,7 +132,7 @@ def byte_convolution(of: Input, window: Window, outputs: int, vector: int, epilo
     x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
     w = te.placeholder((outputs // vector, *size, groups, vector, GROUP), "int8", "weights")
     fill = tirx.const(of.zero, of.dtype)
-    padded = _window_of(x, window, fill)
+    padded = window_of(x, window, fill)
     direct = not window.padded and of.stored >= groups * GROUP and not folded
     shape: tuple[int, ...]
     scratch: tuple[tuple[int, ...], str] | None = None
@@ -183,7 +183,7 @@ def depthwise(
     factors, sums = types
     x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
     w = te.placeholder((stored // vector, *window.size, vector), factors, "weights")
-    padded = _window_of(x, window, tirx.const(of.zero, of.dtype))
+    padded = window_of(x, window, tirx.const(of.zero, of.dtype))
 
     def real(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
         value = padded(n, h, w, c)
@@ -211,7 +211,7 @@ def depthwise(
 def row_sums(of: Input, window: Window) -> Any:
     """Blocks `sum` and `store` of what a convolution of bytes sees of its input: int32 [batch, height, width, 1]."""
     x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
-    padded = _window_of(x, window, tirx.const(of.zero, of.dtype))
+    padded = window_of(x, window, tirx.const(of.zero, of.dtype))
     kh, kw = te.reduce_axis((0, window.size[0]), "kh"), te.reduce_axis((0, window.size[1]), "kw")
     c = te.reduce_axis((0, of.channels), "c")
     (sh, sw), (dh, dw) = window.stride, window.dilation

@@ -51,7 +51,7 @@ def convolution(
     if made.padded and made.scratch is None:
         sch.compute_inline(sch.get_sblock("pad"))
     work = isa.microseconds(macs, dots=made.grouped)
-    shared = _share(sch, work, threads, {"y": y, "zo": zo, "oo": oo, "n": n}, small, height, width // columns)
+    shared = share(sch, work, threads, {"y": y, "zo": zo, "oo": oo, "n": n}, small, height, width // columns)
     if made.scratch is not None:
         _vectorize(sch, sch.get_loops(sch.get_sblock("pad"))[-1], isa.lanes * 4)
     loops = sch.get_loops(total)
@@ -81,9 +81,11 @@ def convolution(
     sch.vectorize(first[-1])
     sch.unroll(first[-2])
     sch.unroll(first[-3])
+    note = f"{columns}x{wide * made.vector} tile{shared}"
     if intrinsic is not None:
         sch.tensorize(place, intrinsic.name)
-    return sch.mod["main"], f"{columns}x{wide * made.vector} tile{shared}"
+        note += f", {intrinsic.name.rpartition('.')[2]}"
+    return sch.mod["main"], note
 
 
 def depthwise(made: Sum, isa: InstructionSet, macs: int, threads: int) -> tuple[Any, str]:
@@ -118,7 +120,7 @@ def depthwise(made: Sum, isa: InstructionSet, macs: int, threads: int) -> tuple[
     return sch.mod["main"], f"{columns}x{made.vector} tile{shared}"
 
 
-def _share(
+def share(
     sch: Any, work: float, threads: int, loops: dict[str, Any], small: bool, height: int, columns: int
 ) -> str:  # fmt: skip
     """Hands the outermost loop that divides evenly to threads, where there is work enough; what was done. work: in

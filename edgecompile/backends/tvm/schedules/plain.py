@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import s_tir
 
-_CHUNK = 60_000  # elements that are worth a thread's start
+CHUNK = 60_000  # elements that are worth a thread's start
 
 
 def pointwise(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
@@ -19,7 +19,7 @@ def pointwise(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
     outer, inner = sch.split(loop, [None, vector])
     sch.vectorize(inner)
     shared = ""
-    if threads > 1 and extent >= _CHUNK:
+    if threads > 1 and extent >= CHUNK:
         sch.parallel(outer)
         shared = f", {threads} threads"
     return sch.mod["main"], f"vectors of {vector}{shared}"
