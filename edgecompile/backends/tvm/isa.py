@@ -48,7 +48,9 @@ class InstructionSet:
     @property
     def sums(self) -> int:
         """Registers for the sums of dot products; others hold what is multiplied, which x86 may read from memory."""
-        return self.registers - 8 if self.arch == "aarch64" else self.registers // 2 - 1
+        if self.arch == "aarch64":
+            return self.registers - 8
+        return 16 if self.registers == 32 else 7
 
     @property
     def unrolled(self) -> int:
