@@ -43,8 +43,8 @@ class Planner:
             self._values[index] = self._taken_in(index)
         for operator in self.graph.operators:
             if operator.index not in self._done:
-                lower = lowerings.LOWERINGS.get(operator.name)
-                if lower is None or operator.custom:
+                lower = (lowerings.CUSTOM if operator.custom else lowerings.LOWERINGS).get(operator.name)
+                if lower is None:
                     raise self.unsupported(operator, "there is no TVM code of ours for it")
                 self._check_types(operator)
                 lower(self, operator)
@@ -127,6 +127,12 @@ class Planner:
         """A new value for a tensor, which the step that is emitted next writes."""
         shape = self.tensor(index).shape
         value = Value(shape, stored or shape, self.dtype(index), self.range(index))
+        self._values[index] = value
+        return value
+
+    def sized(self, index: int, shape: tuple[int, ...]) -> Value:
+        """As `output`, of a tensor whose shape the file doesn't say."""
+        value = Value(shape, shape, self.dtype(index), self.range(index))
         self._values[index] = value
         return value
 

@@ -8,6 +8,7 @@ from typing import Any
 from edgecompile.backends.tvm.lowerings import (
     arrangement,
     convolution,
+    detection,
     elementwise,
     logic,
     matmul,
@@ -35,3 +36,6 @@ LOWERINGS: dict[str, Lowering] = {
     **rows.LOWERINGS,
     **transposed.LOWERINGS,
 }
+
+# By what a file calls them.
+CUSTOM: dict[str, Lowering] = {**detection.CUSTOM}
