@@ -70,8 +70,7 @@ class _Options:
     """Of a custom operator, whose options are a FlexBuffers map. UnsupportedLayerError for what it lacks."""
 
     def __init__(self, planner: Planner, operator: Operator) -> None:
-        self._unsupported = lambda why: planner.unsupported(operator, why)
-        self._content = operator.custom_options
+        self._planner, self._operator = planner, operator
 
     def whole(self, name: str, absent: int | None = None) -> int:
         return int(self._found(name, absent))
@@ -79,22 +78,22 @@ class _Options:
     def real(self, name: str) -> float:
         found = float(self._found(name, None))
         if not math.isfinite(found):
-            raise self._unsupported(f"its option {name} is {found}")
+            raise self._planner.unsupported(self._operator, f"its option {name} is {found}")
         return found
 
     def _found(self, name: str, absent: int | None) -> Any:
         from flatbuffers import flexbuffers
 
         try:
-            found = flexbuffers.GetRoot(self._content).AsMap[name]
+            found = flexbuffers.GetRoot(self._operator.custom_options).AsMap[name]
             if found.IsNumeric or found.IsBool:
                 return found.AsFloat if found.IsFloat else found.AsInt
         except KeyError:
             if absent is not None:
                 return absent
         except (ValueError, TypeError, IndexError, struct.error, AttributeError) as problem:
-            raise self._unsupported(f"its options are damaged: {problem}") from problem
-        raise self._unsupported(f"its options have no number {name}")
+            raise self._planner.unsupported(self._operator, f"its options are damaged: {problem}") from problem
+        raise self._planner.unsupported(self._operator, f"its options have no number {name}")
 
 
 CUSTOM = {"TFLite_Detection_PostProcess": detections}
