@@ -109,7 +109,7 @@ class Planner:
         if activation == "RELU_N1_TO_1":
             low, high = max(low, zero + round(-1 / scale)), min(high, zero + round(1 / scale))
         shift = self.shift(index)
-        return Range(scale, zero + shift, low + shift, high + shift, self.dtype(index))
+        return Range(scale, zero + shift, low + shift, high + shift, self.dtype(index), tensor.dtype == "uint8")
 
     def shift(self, index: int) -> int:
         """What is added to the tensor's integers where they are stored."""

@@ -9,6 +9,7 @@ from edgecompile.backends.tvm.lowerings import (
     arrangement,
     convolution,
     detection,
+    division,
     elementwise,
     logic,
     matmul,
@@ -26,6 +27,7 @@ Lowering = Callable[[Any, Operator], None]
 LOWERINGS: dict[str, Lowering] = {
     **arrangement.LOWERINGS,
     **convolution.LOWERINGS,
+    **division.LOWERINGS,
     **elementwise.LOWERINGS,
     **logic.LOWERINGS,
     **matmul.LOWERINGS,

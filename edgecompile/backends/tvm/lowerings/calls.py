@@ -25,7 +25,7 @@ def described(operands: Sequence[Operand]) -> list[tuple[tuple[int, ...], str]]:
 
 def each(planner: Planner, operator: Operator, inputs: Sequence[int], of: Callable[..., Expr]) -> None:
     """A step on all elements of these inputs, which broadcast. of: (elements) -> element."""
-    operands, shape = _alike(planner, operator, inputs)
+    operands, shape = alike(planner, operator, inputs)
     emit(planner, operator, operands, pointwise(described(operands), shape, of), shape)
 
 
@@ -56,7 +56,7 @@ def emit(
     planner.emit(Step(made, (*operands, value), (value,), (operator.index,), note))
 
 
-def _alike(planner: Planner, operator: Operator, inputs: Sequence[int]) -> tuple[list[Operand], tuple[int, ...]]:
+def alike(planner: Planner, operator: Operator, inputs: Sequence[int]) -> tuple[list[Operand], tuple[int, ...]]:
     """(operands, shape of the output in memory): with padding channels where all have the same ones."""
     shape = planner.tensor(operator.outputs[0]).shape
     values = [planner.value(index) for index in inputs if planner.constant(index) is None]

@@ -141,7 +141,6 @@ LOWERINGS: dict[str, Lowering] = {
     "ADD": _two(lambda a, b: a + b, pairs.added),
     "SUB": _two(lambda a, b: a - b, pairs.subtracted),
     "MUL": _two(lambda a, b: a * b, pairs.multiplied),
-    "DIV": _two(lambda a, b: a / b),
     "POW": _two(tirx.pow),
     "PRELU": _two(lambda a, b: tirx.Select(a < f32(0), a * b, a), pairs.leaking),
     "SQUARED_DIFFERENCE": _two(lambda a, b: (a - b) * (a - b), pairs.squared_difference),
