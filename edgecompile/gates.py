@@ -58,15 +58,18 @@ def check_io(signature: Signature, io: str) -> None:
             )
 
 
-def parity(verdicts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Check:
-    """At least one candidate computes what the reference kernels do; one that doesn't is left out and named."""
+def parity(
+    verdicts: Mapping[str, Mapping[str, Mapping[str, Any]]], kernels: str = "LiteRT's reference kernels"
+) -> Check:
+    """At least one candidate computes what the reference kernels do; one that doesn't is left out and named. kernels:
+    that all were compared with."""
     failed = {
         name: next(v for v in outputs.values() if not v["passed"])
         for name, outputs in verdicts.items()
         if not all(v["passed"] for v in outputs.values())
     }
     named = [f"{name} {_why(v)}" for name, v in failed.items()]
-    agree = f"{len(verdicts) - len(failed)} of {len(verdicts)} candidates agree with LiteRT's reference kernels"
+    agree = f"{len(verdicts) - len(failed)} of {len(verdicts)} candidates agree with {kernels}"
     text = "; left out: ".join([agree, *named])
     return Check("parity", len(failed) < len(verdicts), text, ParityGateError, _PARITY_HINT)
 

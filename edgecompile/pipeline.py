@@ -97,7 +97,10 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     verdicts = {**parity.history[-1].metrics["parity"], **engines.verdicts}
     # What ran nowhere has no verdict: it is neither measured nor chosen.
     passed = [c for c in engines.candidates if c.id in verdicts and all(v["passed"] for v in verdicts[c.id].values())]
-    checks = [gates.parity(verdicts), gates.size(artifact.model.stat().st_size, made.max_size)]
+    checks = [
+        gates.parity(verdicts, parity.history[-1].metrics["kernels"]),
+        gates.size(artifact.model.stat().st_size, made.max_size),
+    ]
     if without := gates.backends(left_out):
         checks.append(without)
     gates.enforce(checks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -117,8 +118,7 @@ def quotients(of: Pair) -> Array:
     values = np.arange(256) + np.iinfo(of.into.dtype).min
     x, y = values[None] - of.first.zero, values[:, None] - of.second.zero
     x, y = np.where(y < 0, -x, x), np.abs(y)
-    bits = np.frexp(np.maximum(y, 1))[1]
-    room = 31 - np.frexp(np.where(x < 0, -x - 1, x))[1]
+    bits, room = _bits(np.maximum(y, 1)), 31 - _bits(np.where(x < 0, -x - 1, x))
     m, shift = multiplier(quotient_scale(of))
     quotient = _high_product(_high_product(x << room, _reciprocal((y << 32 - bits) - (1 << 31))), m)
     right = bits - 1 + room - shift
@@ -127,15 +127,21 @@ def quotients(of: Pair) -> Array:
     return np.asarray(kept.clip(of.into.low, of.into.high), of.into.dtype)
 
 
+def _bits(x: Array) -> Array:
+    """How many of each number, from 0 on."""
+    return np.asarray(np.frexp(x)[1], np.int64)
+
+
 def _reciprocal(a: Array) -> Array:
     """1 / (1 + a / 2^31), 31 fractional bits: fixed_point.reciprocal of numbers that are known."""
-    half = (a + (1 << 31)) >> 1
-    x = 1515870810 + _high_product(half, -1010580540)
+    half: Array = (a + (1 << 31)) >> 1
+    x: Array = 1515870810 + _high_product(half, -1010580540)
     for _ in range(3):
         x = x + (_high_product(x, (1 << 29) - _high_product(half, x)) << 2)
-    return np.minimum(x << 1, (1 << 31) - 1)
+    doubled: Array = x << 1
+    return doubled.clip(max=(1 << 31) - 1)
 
 
-def _high_product(a: Array, b: Array | int) -> Array:
+def _high_product(a: Array, b: Any) -> Array:
     found: Array = (a * b + (1 << 30)) >> 31
     return found
