@@ -75,7 +75,8 @@ def reduce(planner: Planner, operator: Operator) -> None:
     function = reduction.over(x.stored, x.dtype, over, kind, zero, finish)
     shape = tuple(size for axis, size in enumerate(sizes) if axis not in over) or (1,)
     named = planner.tensor(operator.outputs[0]).shape
-    emit(planner, operator, (x,), function, named or shape, scheduled=plain.as_it_is)
+    scheduled = plain.over_last if over[-1:] == [len(sizes) - 1] else plain.over_others
+    emit(planner, operator, (x,), function, named or shape, scheduled=scheduled)
 
 
 def _scaled(total: Expr, count: int, of: Range, into: Range, mode: str) -> Expr:
