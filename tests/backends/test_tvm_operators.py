@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from backends.compiled import FAST, agree, compiled, quick
+from backends.compiled import FAST, agree, compiled, own_isa, quick
 from backends.operators import OneOperator, enumerated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecompile.backends.litert import BUILTIN, REFERENCE, LiteRtRunner
+from edgecompile.backends.tvm.planner import Planner
 from edgecompile.errors import UnsupportedLayerError
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.tflite_file import read
@@ -185,6 +186,27 @@ def test_the_tanh_form_of_gelu(seed: int, whole: bool) -> None:
         made.tensor((1, 33), "int8" if whole else "float32", [0.03] if whole else [], -5)
     x = {"t0": numbers(np.random.default_rng(seed), "int8" if whole else "float32", 3, 33)}
     judged(made, "GELU", options("GeluOptions", approximate=True), x, version=1)
+
+
+@settings(quick, max_examples=5)
+@given(bytes_or_floats, seeds, scales, zeros, st.booleans())
+def test_swish_is_one_call(dtype: str, seed: int, scale: float, zero: int, turned: bool) -> None:
+    """LOGISTIC and the MUL by its input, in either order: of bytes in LiteRT's rounding to the bit."""
+    scaled = dtype == "int8"
+    made, shape = OneOperator(), (1, 7, int(np.random.default_rng(seed).integers(1, 40)))
+    made.tensor(shape, dtype, [scale] if scaled else [], zero)
+    made.tensor(shape, dtype, [1 / 256] if scaled else [], -128, inner=True)
+    made.tensor(shape, dtype, [scale * 0.6] if scaled else [], -9)
+    made.in_front("LOGISTIC", "NONE", None, [0], 1)
+    x = {"t0": numbers(np.random.default_rng(seed), dtype, 3, *shape[1:])}
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write(
+            "MUL", *options("MulOptions", **NO_ACTIVATION), Path(folder, "swish.tflite"), version=2,
+            takes=[1, 0] if turned else [0, 1],
+        )  # fmt: skip
+        agree(path, x)
+        steps = [step.operators for step in Planner(read(path), own_isa(), FAST, 1).run().steps if step.operators]
+    assert steps == [(0, 1)]
 
 
 @quick

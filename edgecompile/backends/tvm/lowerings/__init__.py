@@ -18,6 +18,7 @@ from edgecompile.backends.tvm.lowerings import (
     reduction,
     resize,
     rows,
+    swish,
     transposed,
 )
 from edgecompile.tflite_file.graph import Operator
@@ -36,6 +37,7 @@ LOWERINGS: dict[str, Lowering] = {
     **reduction.LOWERINGS,
     **resize.LOWERINGS,
     **rows.LOWERINGS,
+    **swish.LOWERINGS,
     **transposed.LOWERINGS,
 }
 

@@ -50,10 +50,12 @@ def emit(
     shape: tuple[int, ...],
     output: int = 0,
     scheduled: Callable[..., tuple[Any, str]] = plain.pointwise,
+    front: Operator | None = None,
 ) -> None:
+    """front: the operator before this one, which is part of the step too."""
     made, note = scheduled(function, planner.isa.lanes, planner.threads)
     value = planner.output(operator.outputs[output], shape)
-    planner.emit(Step(made, (*operands, value), (value,), (operator.index,), note))
+    planner.emit(Step(made, (*operands, value), (value,), (*((front.index,) if front else ()), operator.index), note))
 
 
 def alike(planner: Planner, operator: Operator, inputs: Sequence[int]) -> tuple[list[Operand], tuple[int, ...]]:
