@@ -242,6 +242,21 @@ def test_reductions(name: str, dtype: str, seed: int, axes: list[int], keep: boo
     judged(made, name, options("ReducerOptions", keepDims=keep), x, kernels, version=2)
 
 
+@pytest.mark.parametrize(("name", "axis"), [("SOFTMAX", -1), ("MEAN", 1), ("MEAN", -1)])
+def test_rows_that_threads_share(name: str, axis: int, tmp_path: Path) -> None:
+    made, shape = OneOperator(), (1, 40, 20, 32)
+    made.tensor(shape, "float32")
+    if name == "MEAN":
+        made.tensor((1,), "int32", constant=np.array([axis]))
+    left = shape if name == "SOFTMAX" else tuple(np.delete(shape, axis))
+    made.tensor(left, "float32")
+    kind = options("SoftmaxOptions", beta=1.0) if name == "SOFTMAX" else options("ReducerOptions")
+    path = made.write(name, *kind, tmp_path / "rows.tflite", version=1)
+    agree(path, {"t0": numbers(np.random.default_rng(0), "float32", 2, *shape[1:])}, threads=2)
+    (step,) = Planner(read(path), own_isa(), FAST, 2).run().steps
+    assert "2 threads" in step.note
+
+
 @settings(quick, max_examples=24)
 @given(bytes_or_floats, seeds, st.booleans(), st.booleans(), scales, st.booleans())
 def test_products_of_matrices(

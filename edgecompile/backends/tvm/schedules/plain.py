@@ -99,8 +99,8 @@ def over_others(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
     sch.vectorize(lane)
     sch.compute_at(total, block, preserve_unit_loops=True)
     inner = sch.get_loops(total)[rank:]
-    _in_lanes(sch, total, inner[rank - 1], inner[rank:])
     shared = _by_threads(sch, [*left[:-1], block], elements, threads)
+    _in_lanes(sch, total, inner[rank - 1], inner[rank:])
     return sch.mod["main"], f"vectors of {vector}{shared}"
 
 
@@ -115,8 +115,8 @@ def over_last(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
     for block in (total, part):
         sch.compute_at(block, left[-1], preserve_unit_loops=True)
     inner = sch.get_loops(part)[rank:]
-    _in_lanes(sch, part, inner[0], inner[rank + 1 :])
     shared = _by_threads(sch, left, elements, threads)
+    _in_lanes(sch, part, inner[0], inner[rank + 1 :])
     return sch.mod["main"], f"vectors of {vector}{shared}"
 
 
@@ -131,12 +131,12 @@ def softmax(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
         return as_it_is(function)
     for block in (total, second, power, most, first):
         sch.compute_at(block, row, preserve_unit_loops=True)
+    shared = _by_threads(sch, [row], elements, threads)
     for block in (first, second):
         _, lane, _, turn = sch.get_loops(block)
         _in_lanes(sch, block, lane, [turn])
     for block in (power, store):
         sch.vectorize(sch.split(sch.get_loops(block)[-1], [None, vector])[1])
-    shared = _by_threads(sch, [row], elements, threads)
     return sch.mod["main"], f"vectors of {vector}{shared}"
 
 
@@ -160,7 +160,8 @@ def _elements(sch: Any, block: Any) -> int:
 
 
 def _by_threads(sch: Any, loops: list[Any], elements: int, threads: int) -> str:
-    """Hands rows to threads where there is work enough; what was done."""
+    """Hands rows to threads where there is work enough, which TVM takes before a reduction's start is set apart; what
+    was done."""
     if threads == 1 or elements < _ROWS:
         return ""
     sch.parallel(sch.fuse(*loops) if len(loops) > 1 else loops[0])
