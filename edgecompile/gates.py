@@ -61,16 +61,20 @@ def check_io(signature: Signature, io: str) -> None:
 Verdicts = Mapping[str, Mapping[str, Any]]
 
 
-def parity(verdicts: Mapping[str, Verdicts], variants: Mapping[str, Mapping[str, Verdicts]]) -> Check:
+def parity(
+    verdicts: Mapping[str, Verdicts],
+    variants: Mapping[str, Mapping[str, Verdicts]],
+    kernels: str = "LiteRT's reference kernels",
+) -> Check:
     """At least one candidate computes what the reference kernels do; one that doesn't is left out and named, with its
-    variant where another one than the best doesn't."""
+    variant where another one than the best doesn't. kernels: that all were compared with."""
     failed = {}
     for name, outputs in verdicts.items():
         others = {f"{name}'s variant {variant}": found for variant, found in variants.get(name, {}).items()}
         wrong = [(of, v) for of, found in {name: outputs, **others}.items() for v in found.values() if not v["passed"]]
         if wrong:
             failed[name] = f"{wrong[0][0]} {_why(wrong[0][1])}"
-    agree = f"{len(verdicts) - len(failed)} of {len(verdicts)} candidates agree with LiteRT's reference kernels"
+    agree = f"{len(verdicts) - len(failed)} of {len(verdicts)} candidates agree with {kernels}"
     text = "; left out: ".join([agree, *failed.values()])
     return Check("parity", len(failed) < len(verdicts), text, ParityGateError, _PARITY_HINT)
 

@@ -104,7 +104,10 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     of_variants = several.verdicts(found_by)
     # What ran nowhere has no verdict: it is neither measured nor chosen.
     passed = [c for c in engines.candidates if gates.passed(c.id, verdicts, of_variants)]
-    checks = [gates.parity(verdicts, of_variants), gates.size(artifact.model.stat().st_size, made.max_size)]
+    checks = [
+        gates.parity(verdicts, of_variants, parity.history[-1].metrics["kernels"]),
+        gates.size(artifact.model.stat().st_size, made.max_size),
+    ]
     complete = several.complete and all(gates.passed(name, verdicts, of_variants) for name in of_variants)
     if checked := gates.variants(several.told(), complete=complete):
         checks.append(checked)

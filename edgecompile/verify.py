@@ -13,7 +13,7 @@ from edgecompile import bundle, compare, data, golden
 from edgecompile.artifact import Signature
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
-from edgecompile.backends.litert import XNNPACK, LiteRtRunner, reference_kernels
+from edgecompile.backends.litert import XNNPACK, LiteRtRunner, named_kernels, reference_kernels
 from edgecompile.backends.variants import variants
 from edgecompile.data import DataSource
 from edgecompile.devices.local import LocalDevice
@@ -233,16 +233,17 @@ def _judge_reference(
                 worst[name] = compare.parity(fresh[name], array, known[name], scales[name])
     failed = {name: p for name, p in worst.items() if not p.passed}
     where = "this machine" if promise.same_machine else "another machine than the one that built it"
+    kernels = worker.call("the reference kernels", kernels_of, promise.model, report=report)
     if failed:
         text = "; ".join(
             f"{name!r} differs from golden.npz by {p.relative:.3g} of its range, allowed {p.tolerance / p.range:.3g}"
             for name, p in failed.items()
         )
-        return check("golden outputs", False, f"{text} (LiteRT's reference kernels on {where})")
+        return check("golden outputs", False, f"{text} ({kernels} on {where})")
     exact = all(p.exact for p in worst.values())
     how = "bit-equal" if exact else f"within {max(p.relative for p in worst.values()):.1e} of their range"
     n = len(next(iter(stored.values())))
-    return check("golden outputs", True, f"{how} on {n} golden inputs, LiteRT's reference kernels on {where}")
+    return check("golden outputs", True, f"{how} on {n} golden inputs, {kernels} on {where}")
 
 
 def _judge_parity(
@@ -339,11 +340,18 @@ def _litert(model: Path) -> Candidate:
 
 
 def reference_outputs(model: Path, inputs: Mapping[str, Array], *, report: Report) -> dict[str, Array]:
-    """Outputs by LiteRT's reference kernels: {input: [n, ...]} -> {output: [n, ...]} in the model's dtypes."""
+    """Outputs by LiteRT's reference kernels, or what stands for them: {input: [n, ...]} -> {output: [n, ...]} in the
+    model's dtypes."""
     del report
     outputs = LiteRtRunner(model, reference_kernels(read(model))).run(inputs)
     check_finite(outputs, "the reference kernels' outputs on golden inputs")
     return outputs
+
+
+def kernels_of(model: Path, *, report: Report) -> str:
+    """What `reference_outputs` are of."""
+    del report
+    return named_kernels(read(model))
 
 
 def engine_outputs(

@@ -13,6 +13,7 @@ import numpy as np
 from edgecompile import bundle, compare, data, golden
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
+from edgecompile.backends.litert import unreferenced
 from edgecompile.data import DataSource
 from edgecompile.devices.base import Device
 from edgecompile.devices.benchmark import outputs
@@ -121,6 +122,10 @@ class _Compared:
         self._name = device.facts().name
 
     def by_reference_kernels(self, x: Arrays) -> Check:
+        why = self._here("the reference kernels", unreferenced_by, self._promise.model)
+        if why:
+            text = f"not compared on {self._name}: LiteRT's reference kernels {why}"
+            return check("reference outputs", None, text)
         model = Candidate("reference", "litert", self._promise.model, 1)
         given, own = self._by_reference_kernels(model, x)
         found = _equal(given, own, self._name)
@@ -253,6 +258,12 @@ def _accuracy(value: float, found: Mapping[str, Any], promise: Promise) -> Check
 
 
 # What follows runs in the worker.
+
+
+def unreferenced_by(model: Path, *, report: Report) -> str:
+    """Why the reference kernels can't be asked for the model; empty where they can."""
+    del report
+    return unreferenced(read(model))
 
 
 def graph_outputs(candidate: Candidate, x: Arrays, *, report: Report) -> Arrays:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecompile.artifact import Artifact
 from edgecompile.backends.base import Candidate, nothing_to_ask
+from edgecompile.errors import ModelError
 from edgecompile.loaders.interpreter import Interpreted, own_signature
 from edgecompile.target import Target
 from edgecompile.task import Array
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 SPARSE_FILE = "sparse"  # the role of an artifact's file that has sparse weights (stages/sparse_form.py)
 XNNPACK, BUILTIN, REFERENCE = "xnnpack", "builtin", "reference"
-_RESOLVERS = {XNNPACK: "AUTO", BUILTIN: "BUILTIN_WITHOUT_DEFAULT_DELEGATES", REFERENCE: "BUILTIN_REF"}
+RESOLVERS = {XNNPACK: "AUTO", BUILTIN: "BUILTIN_WITHOUT_DEFAULT_DELEGATES", REFERENCE: "BUILTIN_REF"}
 
 
 # The kernels that LiteRT takes by itself, where a figure is the model's and not theirs.
@@ -65,9 +67,37 @@ BACKEND = LiteRt()
 
 
 def reference_kernels(model: TfliteModel) -> str:
-    """REFERENCE, or BUILTIN where weights have a scale a block: the reference kernels take these for zeros."""
-    constants = (t for graph in model.subgraphs for t in graph.tensors if t.is_constant)
-    return BUILTIN if any(t.dtype == "int4" and t.quantization is None for t in constants) else REFERENCE
+    """REFERENCE, or BUILTIN where these are no reference for the model (`unreferenced`)."""
+    return BUILTIN if unreferenced(model) else REFERENCE
+
+
+def named_kernels(model: TfliteModel) -> str:
+    """`reference_kernels` in words."""
+    why = unreferenced(model)
+    return f"LiteRT's default kernels (its reference kernels {why})" if why else "LiteRT's reference kernels"
+
+
+def unreferenced(model: TfliteModel) -> str:
+    """What the reference kernels do that makes them no reference for the model, and LiteRT's default ones have to be;
+    empty where they are one, or where the default ones refuse the model too."""
+    for graph in model.subgraphs:
+        if any(t.is_constant and t.dtype == "int4" and t.quantization is None for t in graph.tensors):
+            return "take weights with a scale a block for zeros"
+        for operator in graph.operators:
+            dtype = graph.tensors[operator.inputs[0]].dtype if operator.inputs else ""
+            if operator.name == "SUM" and dtype in ("int8", "int16"):
+                return f"add {dtype} up wrongly"
+    refused = _refusal(model, REFERENCE)
+    return "" if not refused or _refusal(model, BUILTIN) else refused
+
+
+def _refusal(model: TfliteModel, kernels: str) -> str:
+    try:
+        LiteRtRunner(model.path, kernels)
+    except ModelError as problem:
+        lacking = re.search(r"builtin opcode '(\w+)'", problem.message)
+        return f"lack {lacking[1]}" if lacking else f"refuse the model: {problem.message}"
+    return ""
 
 
 class LiteRtRunner:
@@ -79,7 +109,7 @@ class LiteRtRunner:
     def __init__(self, model: Path, kernels: str = XNNPACK, threads: int = 1) -> None:
         own = own_signature(read(model))
         names = [t.name for t in own.inputs], [t.name for t in own.outputs]
-        self._engine = Interpreted(model, names, threads=threads, resolver=_RESOLVERS[kernels])
+        self._engine = Interpreted(model, names, threads=threads, resolver=RESOLVERS[kernels])
         self.outputs = self._engine.outputs
 
     def run(self, x: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,4 +1,5 @@
-"""A .tflite run by LiteRT's reference kernels with every intermediate tensor kept, one batch at a time."""
+"""A .tflite run by LiteRT's reference kernels, or what stands for them, with every intermediate tensor kept, one batch
+at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgecompile.artifact import TensorInfo
+from edgecompile.backends.litert import RESOLVERS, reference_kernels
 from edgecompile.errors import DataError, ModelError
 from edgecompile.loaders.interpreter import quantize
 from edgecompile.task import Array
@@ -28,7 +30,7 @@ class Probe:
             self._interpreter = Interpreter(
                 str(model.path),
                 num_threads=1,
-                experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+                experimental_op_resolver_type=OpResolverType[RESOLVERS[reference_kernels(model)]],
                 experimental_preserve_all_tensors=True,
             )
         except (ValueError, RuntimeError) as problem:

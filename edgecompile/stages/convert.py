@@ -11,7 +11,7 @@ import numpy as np
 
 from edgecompile import promises
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature
-from edgecompile.backends.litert import REFERENCE, LiteRtRunner
+from edgecompile.backends.litert import LiteRtRunner, reference_kernels
 from edgecompile.errors import CompressionGateError, ConversionError
 from edgecompile.loaders.base import SourceModel, call_keras
 from edgecompile.quantization_aware import load_quantization_aware
@@ -146,7 +146,7 @@ def convert(call: Serve, variables: Sequence[Any], signature: Signature, *, int8
 def _check_faithful(source: SourceModel, path: Path, inputs: dict[str, Any]) -> None:
     """A float conversion must compute what its source does; converters have been seen to lose weights."""
     expected = source.predict(inputs)
-    received = LiteRtRunner(path, REFERENCE).run(inputs)
+    received = LiteRtRunner(path, reference_kernels(read(path))).run(inputs)
     for name, array in expected.items():
         span = float(np.ptp(array)) or 1.0
         worst = float(np.max(np.abs(received[name] - array))) / span

@@ -15,7 +15,7 @@ from edgecompile import compare, data, golden
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature, TensorInfo
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
-from edgecompile.backends.litert import XNNPACK, LiteRtRunner, reference_kernels
+from edgecompile.backends.litert import XNNPACK, LiteRtRunner, named_kernels, reference_kernels
 from edgecompile.data import DataSource, check_labels
 from edgecompile.errors import DataError, NonFiniteError
 from edgecompile.loaders.interpreter import QUANTIZED, dequantize, quantize
@@ -87,14 +87,15 @@ class Parity:
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         stored = golden.read(self.golden)
         inputs = stored[golden.INPUTS]
-        reference = LiteRtRunner(artifact.model, reference_kernels(read(artifact.model))).run(inputs)
+        model = read(artifact.model)
+        reference = LiteRtRunner(artifact.model, reference_kernels(model)).run(inputs)
         check_finite(reference, "the converted model's outputs on golden inputs")
         path = ctx.out / "golden.npz"
         golden.write(path, {**stored, golden.REFERENCE: reference})
         xnnpack = LiteRtRunner(artifact.model, XNNPACK)
         known = xnnpack.run(inputs)
         specs = {spec.name: spec for spec in xnnpack.outputs}
-        floats = not _has_integers(read(artifact.model))
+        floats = not _has_integers(model)
         source = {name: stored[golden.FLOAT][name] for name in reference}
         verdicts, distances = {}, {}
         for candidate in self.candidates:
@@ -117,7 +118,12 @@ class Parity:
                 for name, array in reference.items()
             }
             distances[candidate.id] = _distances(given, specs, source)
-        metrics = {"parity": verdicts, "distance": _distances(reference, specs, source), "distances": distances}
+        metrics = {
+            "parity": verdicts,
+            "kernels": named_kernels(model),
+            "distance": _distances(reference, specs, source),
+            "distances": distances,
+        }
         return Outcome(TFLITE, {"golden": path}, artifact.signature, metrics)
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from edgecompile import compare
 from edgecompile.artifact import TFLITE, Artifact
-from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
+from edgecompile.backends.litert import XNNPACK, LiteRtRunner, reference_kernels
 from edgecompile.backends.onnx.graph import OLD_OPSET, export
 from edgecompile.backends.onnx.runner import OnnxRunner
 from edgecompile.backends.tensorrt.integers import quantize
@@ -19,6 +19,7 @@ from edgecompile.ondevice.runner import load_inputs, save_arrays
 from edgecompile.quantization.calibration import draw
 from edgecompile.stages.base import NOTHING, REPRESENTATIVE, Context, Outcome
 from edgecompile.stages.evaluate import golden_inputs
+from edgecompile.tflite_file import read
 
 _TOOLS = ("tf2onnx", "onnx", "onnxruntime")
 GRAPH = "onnx"  # the role of the file with the graph
@@ -52,7 +53,7 @@ class OnnxForm:
         path, expected = ctx.out / "model.onnx", ctx.out / "expected.npz"
         export(artifact.model, path, opset=OLD_OPSET, symmetric=True)
         inputs = golden_inputs(ctx.task, artifact.signature, ctx.seed)
-        reference = LiteRtRunner(artifact.model, REFERENCE).run(inputs)
+        reference = LiteRtRunner(artifact.model, reference_kernels(read(artifact.model))).run(inputs)
         xnnpack = LiteRtRunner(artifact.model, XNNPACK).run(inputs)
         given = OnnxRunner(path).run(inputs)
         verdicts = {

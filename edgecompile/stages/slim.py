@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgecompile.artifact import TFLITE, Artifact
-from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
+from edgecompile.backends.litert import XNNPACK, LiteRtRunner, reference_kernels
 from edgecompile.errors import CompressionGateError, ModelError
 from edgecompile.stages.base import NOTHING, Context, Outcome
 from edgecompile.stages.evaluate import golden_inputs
@@ -54,7 +54,7 @@ def check_equal(before: Path, after: Path, inputs: Arrays) -> None:
 
     inputs: {name: [n, ...]} by the files' own names.
     """
-    for kernels in (XNNPACK, REFERENCE):
+    for kernels in (XNNPACK, reference_kernels(read(before))):
         expected = LiteRtRunner(before, kernels).run(inputs)
         try:
             received = LiteRtRunner(after, kernels).run(inputs)

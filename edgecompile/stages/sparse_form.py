@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgecompile.artifact import TFLITE, Artifact
-from edgecompile.backends.litert import REFERENCE, SPARSE_FILE, LiteRtRunner
+from edgecompile.backends.litert import SPARSE_FILE, LiteRtRunner, reference_kernels
 from edgecompile.errors import CompressionGateError
 from edgecompile.sparse_chain import NoChain, find_chain
 from edgecompile.sparsifying import sparsify
@@ -45,8 +45,9 @@ class SparseForm:
             return Outcome(TFLITE, {}, artifact.signature, metrics, (f"no sparse form: {reason}",))
         done = sparsify(model, chain, ctx.out / "sparse.tflite")
         inputs = golden_inputs(ctx.task, artifact.signature, ctx.seed)
-        expected = LiteRtRunner(artifact.model, REFERENCE).run(inputs)
-        received = LiteRtRunner(done.path, REFERENCE).run(inputs)
+        kernels = reference_kernels(model)
+        expected = LiteRtRunner(artifact.model, kernels).run(inputs)
+        received = LiteRtRunner(done.path, kernels).run(inputs)
         for name, array in expected.items():
             span, apart = np.ptp(array), np.abs(received[name] - array).max(initial=0)
             if not apart <= _TOLERANCE * max(span, np.finfo(np.float32).tiny):

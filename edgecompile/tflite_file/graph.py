@@ -93,6 +93,7 @@ class Operator:
     """`name` as in the schema ('CONV_2D'), or a custom operator's own code; -1 in `inputs` is an input left out.
 
     options: the schema's fields in snake case; enumerations by name (padding 'SAME', activation 'RELU6')
+    custom_options: a custom operator's own, in a form that it alone knows
     """
 
     index: int
@@ -102,6 +103,7 @@ class Operator:
     version: int
     options: dict[str, Any]
     custom: bool = False
+    custom_options: bytes = b""
 
 
 @dataclass(frozen=True)

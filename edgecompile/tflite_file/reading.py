@@ -204,6 +204,7 @@ def _operator(operator: Any, index: int, codes: list[tuple[str, int, bool]]) -> 
         version,
         options,
         custom,
+        operator.CustomOptionsAsNumpy().tobytes() if custom and operator.CustomOptionsLength() else b"",
     )
 
 

@@ -48,7 +48,8 @@ def compiled(model: Path, mode: str, threads: int = 1, isa: InstructionSet | Non
 def as_reference(
     model: Path, x: dict[str, Array], threads: int = 1, of: Path | None = None, isa: InstructionSet | None = None
 ) -> None:
-    """A whole network: integers to the bit in LiteRT's own rounding, and what is fast by the rule of a build's gate.
+    """A whole network: integers to the bit in LiteRT's own rounding, and what is fast by the rule of a build's gate, or
+    to the bit as XNNPACK: two detections that change places in a list are as far apart as any.
 
     of: the model that LiteRT runs, where it isn't this one.
     """
@@ -63,6 +64,8 @@ def as_reference(
     found = compiled(model, FAST, threads, isa).run(x)
     for name, array in expected.items():
         spec = specs[name]
+        if np.array_equal(found[name], known[name]):
+            continue
         verdict = parity(found[name], array, known[name], spec.scale, spec.zero_point, floats=floats)
         assert verdict.passed, (name, verdict)
 

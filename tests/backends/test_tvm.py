@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from backends.compiled import EXACT, FAST, agree, as_reference, compiled, quick
+from backends.compiled import EXACT, FAST, agree, as_reference, compiled, own_isa, quick
 from backends.operators import OneOperator, enumerated
 from backends.windows import filled, integers, output_size, windows
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecompile.backends.litert import REFERENCE, LiteRtRunner
+from edgecompile.backends.tvm import library
 from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, InstructionSet
+from edgecompile.backends.tvm.planner import Planner
 from edgecompile.devices.local import LocalDevice
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.tflite_file import read
@@ -60,6 +62,29 @@ def test_depthwise_convolutions_of_bytes(window: dict[str, Any], channels: int, 
     with tempfile.TemporaryDirectory() as folder:
         path = made.write("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions", options, Path(folder, "depthwise.tflite"))
         agree(path, {"t0": integers(rng, 3, *window["input"], channels)}, window["threads"])
+
+
+def test_a_depthwise_window_of_any_size_is_compiled_to_little_code(tmp_path: Path) -> None:
+    """It is unrolled as far as that pays, and no farther."""
+    rng, isa, bytes_of_code = np.random.default_rng(0), own_isa(), {}
+    for size in (3, 40):
+        made, channels = OneOperator(), 32
+        weights = integers(rng, 1, size, size, channels)
+        made.tensor((1, 48, 48, channels), "int8", [0.1], 5)
+        made.tensor(weights.shape, "int8", [0.01] * channels, 0, np.maximum(weights, -127), 3)
+        made.tensor((channels,), "int32", [0.001] * channels, 0, np.zeros(channels))
+        made.tensor((1, 49 - size, 49 - size, channels), "int8", [0.5], 0)
+        options = schema.DepthwiseConv2DOptionsT()
+        options.padding, options.strideH, options.strideW = enumerated(schema.Padding, "VALID"), 1, 1
+        options.depthMultiplier = options.dilationHFactor = options.dilationWFactor = 1
+        path = made.write("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions", options, tmp_path / f"{size}.tflite")
+        (tmp_path / str(size)).mkdir()
+        file = read(path)
+        plan = Planner(file, isa, EXACT, 1).run()
+        out = library.build({isa: plan}, own_signature(file), tmp_path / f"{size}.so", tmp_path / str(size))
+        bytes_of_code[size] = out.path.stat().st_size - out.weight_bytes
+    assert bytes_of_code[40] < 2 * bytes_of_code[3], bytes_of_code
+    agree(path, {"t0": integers(rng, 1, 48, 48, channels)})
 
 
 @quick

@@ -117,6 +117,23 @@ def test_elements_of_16_bits(name: str, window: dict[str, Any], constant: bool) 
         agree(made.write(name, table, options, Path(folder, "m"), version), x)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "left"),
+    [("RESIZE_BILINEAR", "ResizeBilinearOptions", (9, 12)), ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions",
+     (4, 11)), ("RSQRT", "NONE", (5, 7)), ("SQRT", "NONE", (5, 7))],
+)  # fmt: skip
+def test_resizing_and_roots_of_16_bits(name: str, kind: str, left: tuple[int, int], tmp_path: Path) -> None:
+    rng, root = np.random.default_rng(3), kind == "NONE"
+    made = OneOperator()
+    made.tensor((1, 5, 7, 6), "int16", [0.001])
+    if not root:
+        made.tensor((2,), "int32", constant=np.array(left))
+    made.tensor((1, *left, 6), "int16", [0.0005 if root else 0.001])
+    options = None if root else getattr(schema, f"{kind}T")()
+    x = rng.integers(1 if root else -32768, 32768, (3, 5, 7, 6)).astype(np.int16)
+    agree(made.write(name, kind, options, tmp_path / "m.tflite", 1), {"t0": x})
+
+
 def test_integer_weights_with_a_scale_a_block(tmp_path: Path) -> None:
     """They have no scale of the whole tensor, or of a channel."""
     made = OneOperator()

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from backends.compiled import FAST, agree, compiled, quick
+from backends.compiled import FAST, agree, compiled, own_isa, quick
 from backends.operators import OneOperator, enumerated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecompile.backends.litert import BUILTIN, REFERENCE, LiteRtRunner
+from edgecompile.backends.tvm.planner import Planner
 from edgecompile.errors import UnsupportedLayerError
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.tflite_file import read
@@ -33,9 +35,11 @@ def numbers(rng: np.random.Generator, dtype: str, *shape: int) -> Array:
     return rng.integers(info.min, info.max + 1, shape).astype(dtype)
 
 
-def judged(of: OneOperator, name: str, options: tuple[str, Any], x: dict[str, Array], **more: int) -> None:
+def judged(
+    of: OneOperator, name: str, options: tuple[str, Any], x: dict[str, Array], kernels: str = REFERENCE, **more: int
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        agree(of.write(name, *options, Path(folder, "operator.tflite"), **more), x)
+        agree(of.write(name, *options, Path(folder, "operator.tflite"), **more), x, kernels=kernels)
 
 
 def options(kind: str, **fields: Any) -> tuple[str, Any]:
@@ -119,6 +123,61 @@ def test_of_one(name: str, dtype: str, seed: int, scale: float, zero: int) -> No
     judged(made, name, options(kind, **fields), {"t0": numbers(rng, dtype, 3, *shape[1:])}, version=1)
 
 
+@settings(quick, max_examples=4)
+@given(st.sampled_from(("int8", "uint8")), seeds, st.tuples(scales, zeros), st.tuples(scales, zeros), zeros)
+def test_quotients_of_bytes(
+    dtype: str, seed: int, first: tuple[float, int], second: tuple[float, int], zero: int
+) -> None:  # fmt: skip
+    """All that there are."""
+    more, rng = 128 if dtype == "uint8" else 0, np.random.default_rng(seed)
+    values = np.arange(-128, 128) + more
+    a, b = (each.reshape(1, -1) for each in np.meshgrid(values, values[values != second[1] + more]))
+    made = OneOperator()
+    made.tensor(a.shape, dtype, [first[0]], first[1] + more)
+    made.tensor(b.shape, dtype, [second[0]], second[1] + more)
+    made.tensor(a.shape, dtype, [first[0] / second[0] / rng.uniform(130, 900)], zero + more)
+    x = {"t0": a.astype(dtype), "t1": b.astype(dtype)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write("DIV", *options("DivOptions"), Path(folder, "operator.tflite"), version=2)
+        (expected,) = LiteRtRunner(path, REFERENCE).run(x).values()
+        (found,) = compiled(path, FAST).run(x).values()  # XNNPACK has no kernel for it
+    assert np.array_equal(found, expected)
+    assert len(np.unique(expected)) > 20
+
+
+def test_quotients_that_litert_has_no_bits_for(tmp_path: Path) -> None:
+    made = OneOperator()
+    for scale in (0.01, 0.01, 0.5):
+        made.tensor((1, 4), "int8", [scale], 3)
+    path = made.write("DIV", *options("DivOptions"), tmp_path / "div.tflite", version=2)
+    with pytest.raises(UnsupportedLayerError, match=r"operator 0 \(DIV, 't2'\): with these scales"):
+        compiled(path, FAST)
+
+
+@settings(quick, max_examples=8)
+@given(
+    st.sampled_from(("LOG_SOFTMAX", "L2_NORMALIZATION")), st.sampled_from(("int8", "uint8")), seeds, scales, zeros,
+    st.integers(1, 60), st.floats(1, 90),
+)  # fmt: skip
+def test_rows_of_bytes(
+    name: str, dtype: str, seed: int, scale: float, zero: int, count: int, spread: float
+) -> None:  # fmt: skip
+    """To the bit in either mode: XNNPACK has no kernels for them. A row is all zeros."""
+    more, rng = 128 if dtype == "uint8" else 0, np.random.default_rng(seed)
+    log = name == "LOG_SOFTMAX"
+    made = OneOperator()
+    made.tensor((1, 50, count), dtype, [scale], zero + more)
+    made.tensor((1, 50, count), dtype, [1 / 16 if log else 1 / 128], (127 if log else 0) + more)
+    x = (rng.normal(size=(2, 50, count)) * spread + zero).round().clip(-128, 127) + more
+    x[:, 0] = zero + more
+    kind = options("LogSoftmaxOptions" if log else "L2NormOptions")
+    with tempfile.TemporaryDirectory() as folder:
+        path, given_ = made.write(name, *kind, Path(folder, "operator.tflite"), version=2), {"t0": x.astype(dtype)}
+        (expected,) = LiteRtRunner(path, REFERENCE).run(given_).values()
+        (found,) = compiled(path, FAST).run(given_).values()
+    assert np.array_equal(found, expected)
+
+
 @settings(quick, max_examples=12)
 @given(seeds, st.booleans())
 def test_the_tanh_form_of_gelu(seed: int, whole: bool) -> None:
@@ -127,6 +186,27 @@ def test_the_tanh_form_of_gelu(seed: int, whole: bool) -> None:
         made.tensor((1, 33), "int8" if whole else "float32", [0.03] if whole else [], -5)
     x = {"t0": numbers(np.random.default_rng(seed), "int8" if whole else "float32", 3, 33)}
     judged(made, "GELU", options("GeluOptions", approximate=True), x, version=1)
+
+
+@settings(quick, max_examples=5)
+@given(bytes_or_floats, seeds, scales, zeros, st.booleans())
+def test_swish_is_one_call(dtype: str, seed: int, scale: float, zero: int, turned: bool) -> None:
+    """LOGISTIC and the MUL by its input, in either order: of bytes in LiteRT's rounding to the bit."""
+    scaled = dtype == "int8"
+    made, shape = OneOperator(), (1, 7, int(np.random.default_rng(seed).integers(1, 40)))
+    made.tensor(shape, dtype, [scale] if scaled else [], zero)
+    made.tensor(shape, dtype, [1 / 256] if scaled else [], -128, inner=True)
+    made.tensor(shape, dtype, [scale * 0.6] if scaled else [], -9)
+    made.in_front("LOGISTIC", "NONE", None, [0], 1)
+    x = {"t0": numbers(np.random.default_rng(seed), dtype, 3, *shape[1:])}
+    with tempfile.TemporaryDirectory() as folder:
+        path = made.write(
+            "MUL", *options("MulOptions", **NO_ACTIVATION), Path(folder, "swish.tflite"), version=2,
+            takes=[1, 0] if turned else [0, 1],
+        )  # fmt: skip
+        agree(path, x)
+        steps = [step.operators for step in Planner(read(path), own_isa(), FAST, 1).run().steps if step.operators]
+    assert steps == [(0, 1)]
 
 
 @quick
@@ -151,15 +231,30 @@ def test_reductions(name: str, dtype: str, seed: int, axes: list[int], keep: boo
     shape = (1, *(int(size) for size in rng.integers(1, 12, 2)), int(rng.integers(1, 33)))
     over = {axis % 4 for axis in axes}
     left = [1 if axis in over else size for axis, size in enumerate(shape) if keep or axis not in over]
-    if name == "SUM" and dtype == "int8":  # LiteRT's reference kernel gives -1 for most
-        return
+    # LiteRT's reference kernel gives -1 for most sums of int8.
+    kernels = BUILTIN if name == "SUM" and dtype == "int8" else REFERENCE
     into = of if name.startswith("REDUCE") else (of[0] * 0.8, 4)
     made = OneOperator()
     made.tensor(shape, dtype, [of[0]] if dtype == "int8" else [], of[1])
     made.tensor((len(axes),), "int32", constant=np.array(axes))
     made.tensor(left, dtype, [into[0]] if dtype == "int8" else [], into[1])
     x = {"t0": numbers(rng, dtype, 3, *shape[1:])}
-    judged(made, name, options("ReducerOptions", keepDims=keep), x, version=2)
+    judged(made, name, options("ReducerOptions", keepDims=keep), x, kernels, version=2)
+
+
+@pytest.mark.parametrize(("name", "axis"), [("SOFTMAX", -1), ("MEAN", 1), ("MEAN", -1)])
+def test_rows_that_threads_share(name: str, axis: int, tmp_path: Path) -> None:
+    made, shape = OneOperator(), (1, 40, 20, 32)
+    made.tensor(shape, "float32")
+    if name == "MEAN":
+        made.tensor((1,), "int32", constant=np.array([axis]))
+    left = shape if name == "SOFTMAX" else tuple(np.delete(shape, axis))
+    made.tensor(left, "float32")
+    kind = options("SoftmaxOptions", beta=1.0) if name == "SOFTMAX" else options("ReducerOptions")
+    path = made.write(name, *kind, tmp_path / "rows.tflite", version=1)
+    agree(path, {"t0": numbers(np.random.default_rng(0), "float32", 2, *shape[1:])}, threads=2)
+    (step,) = Planner(read(path), own_isa(), FAST, 2).run().steps
+    assert "2 threads" in step.note
 
 
 @settings(quick, max_examples=24)

@@ -11,18 +11,11 @@ from backends.networks import FILES, built_in, real_inputs, task, widened
 
 from edgecompile import catalog, compare
 from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
-from edgecompile.errors import UnsupportedLayerError
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.stages.evaluate import test_set as labelled
 from edgecompile.tflite_file import read
 
 pytestmark = pytest.mark.slow
-
-# {a file: the operator that there is no code for}; a line goes when there is.
-WITHOUT_CODE = {
-    "detection/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite": "TFLite_Detection_PostProcess",
-}
-
 
 # Weights in int8 and arithmetic in float: TVM's code has no use for LiteRT's quantizing of activations as they come.
 DYNAMIC = {"mlperf_tiny/kws/kws_ref_model_float32.tflite"}
@@ -36,17 +29,13 @@ def given(model: Path, of: str, data: Path, count: int = 100) -> dict[str, Array
 
 def test_every_file_there_is_is_looked_at(data: Path) -> None:
     assert {str(path.relative_to(data / "models")) for path in (data / "models").rglob("*.tflite")} == set(FILES)
-    assert set(WITHOUT_CODE) < set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_as_they_come(name: str, data: Path, tmp_path: Path) -> None:
     model = data / "models" / name
     x = given(model, FILES[name], data)
-    if name in WITHOUT_CODE:
-        with pytest.raises(UnsupportedLayerError, match=WITHOUT_CODE[name]):
-            compiled(model, FAST)
-    elif name in DYNAMIC:
+    if name in DYNAMIC:
         as_reference(model, x, of=widened(model, tmp_path / "widened.tflite"))
     else:
         as_reference(model, x)

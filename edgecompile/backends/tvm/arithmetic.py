@@ -23,13 +23,15 @@ Expr = Any  # tvm.tirx.PrimExpr; TVM has no types that mypy reads
 
 @dataclass(frozen=True)
 class Range:
-    """Integers as they are stored: real = scale * (stored - zero). low, high: what an activation leaves of them."""
+    """Integers as they are stored: real = scale * (stored - zero). low, high: what an activation leaves of them.
+    unsigned: whether they are uint8 in the .tflite."""
 
     scale: float
     zero: int
     low: int
     high: int
     dtype: str
+    unsigned: bool = False
 
 
 def i32(value: int) -> Expr:
@@ -42,6 +44,10 @@ def i64(value: int) -> Expr:
 
 def f32(value: float) -> Expr:
     return tirx.const(float(value), "float32")
+
+
+def f64(value: float) -> Expr:
+    return tirx.const(float(value), "float64")
 
 
 def multiplier(real: float) -> tuple[int, int]:
@@ -100,6 +106,13 @@ def rounded(value: Expr, into: Range) -> Expr:
     """A float32 in units of the scale, without its zero point, rounded half to even, as it is stored."""
     kept = tirx.max(tirx.min(value, f32(into.high - into.zero)), f32(into.low - into.zero))
     return (tirx.reinterpret("int32", kept + f32(_MAGIC)) - i32(_MAGIC_BITS - into.zero)).astype(into.dtype)
+
+
+def away_from_0(value: Expr) -> Expr:
+    """A float32 within int32 as the nearest integer, halves away from 0."""
+    whole = tirx.trunc(value)
+    up = tirx.Select(value < f32(0), f32(-1), f32(1))
+    return (whole + tirx.Select(tirx.abs(value - whole) >= f32(0.5), up, f32(0))).astype("int32")
 
 
 # exp(x) = 2^n * exp(y), |y| <= ln(2) / 2, exp(y) by Taylor's terms to the sixth, which leaves 2e-7 of it.

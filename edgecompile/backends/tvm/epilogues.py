@@ -90,6 +90,8 @@ def of_integers(
     rounding: in reference mode. less: (shape of what is subtracted, its last axis 1, what multiplies it).
     residual: (its shape, the addition, whose first input is the sum).
     """
+    if into.unsigned:  # LiteRT multiplies the scales of input and weights in float32
+        scales = (scales * into.scale).astype(np.float32).astype(np.float64) / into.scale
     whole = bias.dtype.name
     b = te.placeholder(bias.shape, whole, "bias")
     constants: tuple[Array, ...]

@@ -18,7 +18,7 @@ from tvm.target import Target
 from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.backends.tvm import memory
 from edgecompile.backends.tvm.isa import InstructionSet
-from edgecompile.backends.tvm.plan import Plan, Step, Value
+from edgecompile.backends.tvm.plan import Plan, Source, Step, Value
 from edgecompile.backends.tvm.toolchain import FLAGS, check_processor, compiler
 from edgecompile.errors import ConversionError
 from edgecompile.task import Array
@@ -80,6 +80,12 @@ def build(plans: Mapping[InstructionSet, Plan], signature: Signature, out: Path,
         told = json.dumps(_told(plan, signature, isa))
         variants.append(_Tables(name, isa, plan, names, starts, memory.offsets(plan), told))
         count += len(functions)
+    sources = {s.function.file for plan in plans.values() for s in plan.steps if isinstance(s.function, Source)}
+    for name in sorted(sources):
+        shutil.copy(Path(__file__).with_name(name), work)
+        # Products and sums are rounded one by one, as LiteRT's are.
+        _run([*common, "-ffp-contract=off", "-c", "-o", f"{name}.o", name], work)
+        objects.append(f"{name}.o")
     (work / "model.c").write_text(_model(variants), encoding="ascii")
     (work / "weights.S").write_text(
         ".section .rodata\n.balign 64\n.global edgecompile_weights\n.hidden edgecompile_weights\nedgecompile_weights:\n"
@@ -112,12 +118,12 @@ def tidy(work: Path) -> None:
 def _told(plan: Plan, signature: Signature, isa: InstructionSet) -> dict[str, Any]:
     """What the library says of itself, ASCII when it is JSON."""
 
-    def described(specs: Sequence[TensorInfo]) -> list[dict[str, Any]]:
-        return [{**asdict(spec), "shape": [abs(size) for size in spec.shape]} for spec in specs]
+    def described(specs: Sequence[TensorInfo], values: Sequence[Value]) -> list[dict[str, Any]]:
+        return [{**asdict(spec), "shape": list(value.shape)} for spec, value in zip(specs, values, strict=True)]
 
     return {
-        "inputs": described(signature.inputs),
-        "outputs": described(signature.outputs),
+        "inputs": described(signature.inputs, plan.inputs),
+        "outputs": described(signature.outputs, plan.outputs),
         "arch": isa.arch,
         "instructions": isa.name,
         "needs": list(isa.features),
@@ -144,11 +150,14 @@ def _step(step: Step, plan: Plan) -> dict[str, Any]:
 
 
 def _distinct(plan: Plan, variant: str) -> tuple[dict[str, Any], list[str]]:
-    """({name: function}, the name for each step): layers of one shape share a function."""
+    """({name: function} of TVM's, the name for each step): layers of one shape share a function."""
     functions: dict[str, Any] = {}
     by_structure: dict[int, list[str]] = {}
     names = []
     for step in plan.steps:
+        if isinstance(step.function, Source):
+            names.append(step.function.name)
+            continue
         alike = by_structure.setdefault(tvm_ffi.structural_hash(step.function), [])
         name = next((each for each in alike if tvm_ffi.structural_equal(functions[each], step.function)), None)
         if name is None:

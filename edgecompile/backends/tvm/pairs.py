@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tvm import tirx
 
-from edgecompile.backends.tvm.arithmetic import FAST, Expr, Range, clamped, f32, i32, multiplier, rounded, scaled
+from edgecompile.backends.tvm.arithmetic import (
+    FAST,
+    Expr,
+    Range,
+    clamped,
+    f32,
+    i32,
+    multiplier,
+    rounded,
+    scaled,
+)
+from edgecompile.task import Array
 
 # Bits by which LiteRT shifts integers to the left before it scales them.
 _ADDED, _ADDED_INT16, _SQUARED = 20, 15, 7
@@ -93,3 +105,43 @@ def _to_one_scale(a: Expr, b: Expr, of: Pair, bits: int) -> tuple[Expr, Expr, fl
         return scaled((value.astype("int32") - i32(range_.zero)) << i32(bits), i32(m), i32(shift))
 
     return one(a, of.first), one(b, of.second), twice
+
+
+def quotient_scale(of: Pair) -> float:
+    """LiteRT computes it in float32."""
+    return float(np.float32(of.first.scale) / (np.float32(of.second.scale) * np.float32(of.into.scale)))
+
+
+def quotients(of: Pair) -> Array:
+    """[256, 256] of each second byte and each first one, the least first, as they are stored: as LiteRT divides, by a
+    reciprocal. Of a divisor of 0, which it refuses while it runs, there is 0."""
+    values = np.arange(256) + np.iinfo(of.into.dtype).min
+    x, y = values[None] - of.first.zero, values[:, None] - of.second.zero
+    x, y = np.where(y < 0, -x, x), np.abs(y)
+    bits, room = _bits(np.maximum(y, 1)), 31 - _bits(np.where(x < 0, -x - 1, x))
+    m, shift = multiplier(quotient_scale(of))
+    quotient = _high_product(_high_product(x << room, _reciprocal((y << 32 - bits) - (1 << 31))), m)
+    right = bits - 1 + room - shift
+    found = (quotient + (1 << right - 1) + (quotient >> 63)) >> right
+    kept = np.where(y == 0, 0, found) + of.into.zero
+    return np.asarray(kept.clip(of.into.low, of.into.high), of.into.dtype)
+
+
+def _bits(x: Array) -> Array:
+    """How many of each number, from 0 on."""
+    return np.asarray(np.frexp(x)[1], np.int64)
+
+
+def _reciprocal(a: Array) -> Array:
+    """1 / (1 + a / 2^31), 31 fractional bits: fixed_point.reciprocal of numbers that are known."""
+    half: Array = (a + (1 << 31)) >> 1
+    x: Array = 1515870810 + _high_product(half, -1010580540)
+    for _ in range(3):
+        x = x + (_high_product(x, (1 << 29) - _high_product(half, x)) << 2)
+    doubled: Array = x << 1
+    return doubled.clip(max=(1 << 31) - 1)
+
+
+def _high_product(a: Array, b: Any) -> Array:
+    found: Array = (a * b + (1 << 30)) >> 31
+    return found

@@ -46,8 +46,18 @@ class Padded:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A function in C, for what isn't loops over elements. file: beside driver.c; it has __tvm_ffi_<name>, which takes
+    a step's arguments as compiled functions do."""
+
+    name: str
+    file: str
+
+
+@dataclass(frozen=True)
 class Step:
-    """One call. arguments: values and constants, as the function takes them; written: those that it writes.
+    """One call. function: TVM's, or a Source. arguments: values and constants, as the function takes them; written:
+    those that it writes.
 
     operators: of the .tflite, by their indices. note: schedule, tile and instruction.
     """

@@ -43,8 +43,8 @@ class Planner:
             self._values[index] = self._taken_in(index)
         for operator in self.graph.operators:
             if operator.index not in self._done:
-                lower = lowerings.LOWERINGS.get(operator.name)
-                if lower is None or operator.custom:
+                lower = (lowerings.CUSTOM if operator.custom else lowerings.LOWERINGS).get(operator.name)
+                if lower is None:
                     raise self.unsupported(operator, "there is no TVM code of ours for it")
                 self._check_types(operator)
                 lower(self, operator)
@@ -109,7 +109,7 @@ class Planner:
         if activation == "RELU_N1_TO_1":
             low, high = max(low, zero + round(-1 / scale)), min(high, zero + round(1 / scale))
         shift = self.shift(index)
-        return Range(scale, zero + shift, low + shift, high + shift, self.dtype(index))
+        return Range(scale, zero + shift, low + shift, high + shift, self.dtype(index), tensor.dtype == "uint8")
 
     def shift(self, index: int) -> int:
         """What is added to the tensor's integers where they are stored."""
@@ -127,6 +127,12 @@ class Planner:
         """A new value for a tensor, which the step that is emitted next writes."""
         shape = self.tensor(index).shape
         value = Value(shape, stored or shape, self.dtype(index), self.range(index))
+        self._values[index] = value
+        return value
+
+    def sized(self, index: int, shape: tuple[int, ...]) -> Value:
+        """As `output`, of a tensor whose shape the file doesn't say."""
+        value = Value(shape, shape, self.dtype(index), self.range(index))
         self._values[index] = value
         return value
 

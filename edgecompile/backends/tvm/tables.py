@@ -17,13 +17,19 @@ from edgecompile.tflite_file.graph import Operator
 if TYPE_CHECKING:
     from edgecompile.backends.tvm.planner import Planner
 
+_ROOTS = ("SQRT", "RSQRT")
+
 
 def table(planner: Planner, operator: Operator) -> Array:
     """[256 or 65536], by the value that is stored, the least first, as the output is stored: for an operator on the
-    elements of one tensor. ModelError where LiteRT refuses the operator."""
-    dtype = planner.tensor(operator.inputs[0]).dtype
+    elements of one tensor. Of a number below 0 whose root LiteRT refuses, what it makes of 0. ModelError where LiteRT
+    refuses the operator."""
+    dtype, quantization = planner.tensor(operator.inputs[0]).dtype, planner.tensor(operator.inputs[0]).quantization
     limits = np.iinfo(dtype)
-    values = np.arange(limits.min, limits.max + 1).astype(dtype)
+    values = np.arange(limits.min, limits.max + 1)
+    if operator.name in _ROOTS and quantization is not None:
+        values = np.maximum(values, quantization.zero_points[0])
+    values = values.astype(dtype)
     with tempfile.TemporaryDirectory(prefix="edgecompile-") as folder:
         path = alone(planner.source, operator, (1, values.size), Path(folder, "operator.tflite"))
         found = _opened(path).run({"x": values[None]})["y"][0]

@@ -8,6 +8,8 @@ from typing import Any
 from edgecompile.backends.tvm.lowerings import (
     arrangement,
     convolution,
+    detection,
+    division,
     elementwise,
     logic,
     matmul,
@@ -16,6 +18,7 @@ from edgecompile.backends.tvm.lowerings import (
     reduction,
     resize,
     rows,
+    swish,
     transposed,
 )
 from edgecompile.tflite_file.graph import Operator
@@ -25,6 +28,7 @@ Lowering = Callable[[Any, Operator], None]
 LOWERINGS: dict[str, Lowering] = {
     **arrangement.LOWERINGS,
     **convolution.LOWERINGS,
+    **division.LOWERINGS,
     **elementwise.LOWERINGS,
     **logic.LOWERINGS,
     **matmul.LOWERINGS,
@@ -33,5 +37,9 @@ LOWERINGS: dict[str, Lowering] = {
     **reduction.LOWERINGS,
     **resize.LOWERINGS,
     **rows.LOWERINGS,
+    **swish.LOWERINGS,
     **transposed.LOWERINGS,
 }
+
+# By what a file calls them.
+CUSTOM: dict[str, Lowering] = {**detection.CUSTOM}

@@ -25,7 +25,7 @@ def described(operands: Sequence[Operand]) -> list[tuple[tuple[int, ...], str]]:
 
 def each(planner: Planner, operator: Operator, inputs: Sequence[int], of: Callable[..., Expr]) -> None:
     """A step on all elements of these inputs, which broadcast. of: (elements) -> element."""
-    operands, shape = _alike(planner, operator, inputs)
+    operands, shape = alike(planner, operator, inputs)
     emit(planner, operator, operands, pointwise(described(operands), shape, of), shape)
 
 
@@ -50,13 +50,15 @@ def emit(
     shape: tuple[int, ...],
     output: int = 0,
     scheduled: Callable[..., tuple[Any, str]] = plain.pointwise,
+    front: Operator | None = None,
 ) -> None:
+    """front: the operator before this one, which is part of the step too."""
     made, note = scheduled(function, planner.isa.lanes, planner.threads)
     value = planner.output(operator.outputs[output], shape)
-    planner.emit(Step(made, (*operands, value), (value,), (operator.index,), note))
+    planner.emit(Step(made, (*operands, value), (value,), (*((front.index,) if front else ()), operator.index), note))
 
 
-def _alike(planner: Planner, operator: Operator, inputs: Sequence[int]) -> tuple[list[Operand], tuple[int, ...]]:
+def alike(planner: Planner, operator: Operator, inputs: Sequence[int]) -> tuple[list[Operand], tuple[int, ...]]:
     """(operands, shape of the output in memory): with padding channels where all have the same ones."""
     shape = planner.tensor(operator.outputs[0]).shape
     values = [planner.value(index) for index in inputs if planner.constant(index) is None]

@@ -60,7 +60,7 @@ def _as_they_are(of: Callable[[Expr, Expr], Expr]) -> Integers:
     return stored
 
 
-def _one(floats: Callable[[Expr, Operator], Expr], *, quick: bool = False) -> Lowering:
+def one(floats: Callable[[Expr, Operator], Expr], *, quick: bool = False) -> Lowering:
     """Bytes have 256 values: LiteRT's results for them are a table. quick: `floats` is compiled to vectors, and so is
     faster than a table where its rounding may be our own."""
 
@@ -129,7 +129,7 @@ def _leaky(x: Expr, operator: Operator) -> Expr:
 
 
 def _fused(activation: str) -> Lowering:
-    return _one(lambda x, _: activated(x, activation), quick=True)
+    return one(lambda x, _: activated(x, activation), quick=True)
 
 
 def _hard_swish(x: Expr, operator: Operator) -> Expr:
@@ -141,7 +141,6 @@ LOWERINGS: dict[str, Lowering] = {
     "ADD": _two(lambda a, b: a + b, pairs.added),
     "SUB": _two(lambda a, b: a - b, pairs.subtracted),
     "MUL": _two(lambda a, b: a * b, pairs.multiplied),
-    "DIV": _two(lambda a, b: a / b),
     "POW": _two(tirx.pow),
     "PRELU": _two(lambda a, b: tirx.Select(a < f32(0), a * b, a), pairs.leaking),
     "SQUARED_DIFFERENCE": _two(lambda a, b: (a - b) * (a - b), pairs.squared_difference),
@@ -153,22 +152,21 @@ LOWERINGS: dict[str, Lowering] = {
     "RELU": _fused("RELU"),
     "RELU6": _fused("RELU6"),
     "RELU_N1_TO_1": _fused("RELU_N1_TO_1"),
-    "LEAKY_RELU": _one(_leaky, quick=True),
-    "GELU": _one(_gelu),
-    "HARD_SWISH": _one(_hard_swish, quick=True),
-    "LOGISTIC": _one(lambda x, _: f32(1) / (f32(1) + exponential(-x)), quick=True),
-    "TANH": _one(lambda x, _: tirx.tanh(x)),
-    "EXP": _one(lambda x, _: exponential(x)),
-    "LOG": _one(lambda x, _: tirx.log(x)),
-    "SQRT": _one(lambda x, _: tirx.sqrt(x)),
-    "RSQRT": _one(lambda x, _: f32(1) / tirx.sqrt(x)),
-    "ABS": _one(lambda x, _: tirx.abs(x)),
-    "NEG": _one(lambda x, _: -x),
-    "ELU": _one(lambda x, _: tirx.Select(x < f32(0), exponential(x) - f32(1), x)),
-    "FLOOR": _one(lambda x, _: tirx.floor(x)),
-    "CEIL": _one(lambda x, _: tirx.ceil(x)),
-    "ROUND": _one(lambda x, _: tirx.nearbyint(x)),
-    "SIN": _one(lambda x, _: tirx.sin(x)),
-    "COS": _one(lambda x, _: tirx.cos(x)),
-    "SQUARE": _one(lambda x, _: x * x),
+    "LEAKY_RELU": one(_leaky, quick=True),
+    "GELU": one(_gelu),
+    "HARD_SWISH": one(_hard_swish, quick=True),
+    "TANH": one(lambda x, _: tirx.tanh(x)),
+    "EXP": one(lambda x, _: exponential(x)),
+    "LOG": one(lambda x, _: tirx.log(x)),
+    "SQRT": one(lambda x, _: tirx.sqrt(x)),
+    "RSQRT": one(lambda x, _: f32(1) / tirx.sqrt(x)),
+    "ABS": one(lambda x, _: tirx.abs(x)),
+    "NEG": one(lambda x, _: -x),
+    "ELU": one(lambda x, _: tirx.Select(x < f32(0), exponential(x) - f32(1), x)),
+    "FLOOR": one(lambda x, _: tirx.floor(x)),
+    "CEIL": one(lambda x, _: tirx.ceil(x)),
+    "ROUND": one(lambda x, _: tirx.nearbyint(x)),
+    "SIN": one(lambda x, _: tirx.sin(x)),
+    "COS": one(lambda x, _: tirx.cos(x)),
+    "SQUARE": one(lambda x, _: x * x),
 }

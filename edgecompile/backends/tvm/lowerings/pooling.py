@@ -87,7 +87,8 @@ def softmax(planner: Planner, operator: Operator) -> None:
         constants = (operators.exponentials(of.scale, beta),)
     else:
         function = operators.in_floats((rows, width), x.shape[-1], x.dtype, real, beta * step, finish)
-    scheduled, note = plain.as_it_is(function)
+    floats = not constants
+    scheduled, note = (plain.softmax if floats else plain.as_it_is)(function, planner.isa.lanes, planner.threads)
     output = planner.output(operator.outputs[0])
     planner.emit(Step(scheduled, (x, *constants, output), (output,), (operator.index,), note))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def resize(planner: Planner, operator: Operator) -> None:
     x, made = planner.value(operator.inputs[0]), planner.tensor(operator.outputs[0]).shape
-    if x.dtype not in ("float32", "int8", "uint8"):
+    if x.dtype not in ("float32", "int8", "uint8", "int16"):
         raise planner.unsupported(operator, f"of {x.dtype}")
     stored = (*made[:3], x.stored[3])
     sizes = [(x.shape[1], made[1]), (x.shape[2], made[2])]

@@ -10,22 +10,38 @@ import numpy as np
 from edgecompile.backends.tvm.lowerings.calls import emit
 from edgecompile.backends.tvm.lowerings.movement import constant
 from edgecompile.backends.tvm.operators import rows as operators
+from edgecompile.backends.tvm.operators.softmax import exponentials
 from edgecompile.backends.tvm.plan import Step
 from edgecompile.backends.tvm.schedules import plain
+from edgecompile.task import Array
 from edgecompile.tflite_file.graph import Operator
 
 if TYPE_CHECKING:
     from edgecompile.backends.tvm.planner import Planner
 
+# In a row: whose exponentials, with 19 fractional bits, and whose squares int32 holds.
+_MOST, _MOST_SQUARES = 4095, 33025
+
 
 def normalized(planner: Planner, operator: Operator) -> None:
-    x = planner.value(operator.inputs[0])
-    if x.dtype != "float32":
-        raise planner.unsupported(operator, f"of {x.dtype}")
-    of = operators.log_softmax if operator.name == "LOG_SOFTMAX" else operators.of_length_1
-    scheduled, note = plain.as_it_is(of(math.prod(x.stored[:-1]), x.stored[-1], x.shape[-1]))
+    """Bytes as LiteRT's reference kernels have it in either mode: XNNPACK has no kernels for these."""
+    x, into = planner.value(operator.inputs[0]), planner.range(operator.outputs[0])
+    size = math.prod(x.stored[:-1]), x.stored[-1], x.shape[-1]
+    log = operator.name == "LOG_SOFTMAX"
+    constants: tuple[Array, ...] = ()
+    if x.dtype == "float32":
+        function = (operators.log_softmax if log else operators.of_length_1)(*size)
+    elif x.of is None or into is None or x.dtype == "int16" or x.shape[-1] > (_MOST if log else _MOST_SQUARES):
+        raise planner.unsupported(operator, f"of {x.dtype} {list(x.shape)}")
+    elif log:
+        function = operators.log_softmax_of_bytes(*size, x.of.scale, into)
+        constants = exponentials(x.of.scale, 1.0), operators.differences(x.of.scale)
+    else:
+        unsigned = planner.tensor(operator.inputs[0]).dtype == "uint8"
+        function = operators.bytes_of_length_1(*size, x.of.zero, into, unsigned)
+    scheduled, note = plain.as_it_is(function)
     output = planner.output(operator.outputs[0])
-    planner.emit(Step(scheduled, (x, output), (output,), (operator.index,), note))
+    planner.emit(Step(scheduled, (x, *constants, output), (output,), (operator.index,), note))
 
 
 def place(planner: Planner, operator: Operator) -> None:

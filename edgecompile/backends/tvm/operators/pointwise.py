@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import te, tirx
 
-from edgecompile.backends.tvm.arithmetic import Expr, Range, clamped, f32, i32, rounded
+from edgecompile.backends.tvm.arithmetic import Expr, Range, away_from_0, clamped, f32, i32, rounded
 
 Indices = tuple[Expr, ...]
 
@@ -22,15 +22,13 @@ def indexed(
 
 def pointwise(inputs: Sequence[tuple[tuple[int, ...], str]], shape: tuple[int, ...], of: Callable[..., Expr]) -> Any:
     """`indexed` of inputs that broadcast as NumPy's do. of: (elements) -> element."""
+    return indexed(inputs, shape, lambda placed, at: of(*(broadcast(x, at) for x in placed)))
 
-    def at(placed: list[Any], indices: Indices) -> Expr:
-        found = []
-        for x, (each, _) in zip(placed, inputs, strict=True):
-            own = indices[len(indices) - len(each) :]
-            found.append(x[tuple(i32(0) if size == 1 else i for size, i in zip(each, own, strict=True))])
-        return of(*found)
 
-    return indexed(inputs, shape, at)
+def broadcast(x: Any, at: Indices) -> Expr:
+    """Its element for these indices of an output."""
+    own = at[len(at) - len(x.shape) :]
+    return x[tuple(i32(0) if int(size) == 1 else i for size, i in zip(x.shape, own, strict=True))]
 
 
 def looked_up(shape: tuple[int, ...], dtype: str, into: str) -> Any:
@@ -55,11 +53,7 @@ def quantized(value: Expr, into: Range, exact: bool) -> Expr:
     if not exact:
         return rounded(value * f32(1 / into.scale), into)
     limit = f32(1 << 20)  # more than any byte, less than what int32 holds
-    divided = tirx.max(tirx.min(value / f32(into.scale), limit), -limit)
-    whole = tirx.trunc(divided)
-    away = tirx.Select(divided < f32(0), f32(-1), f32(1))
-    nearest = whole + tirx.Select(tirx.abs(divided - whole) >= f32(0.5), away, f32(0))
-    return clamped(nearest.astype("int32"), into)
+    return clamped(away_from_0(tirx.max(tirx.min(value / f32(into.scale), limit), -limit)), into)
 
 
 def compact(stored: tuple[int, ...], shape: tuple[int, ...], dtype: str, into: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
-from edgecompile.backends.tvm.arithmetic import Expr, f32, i32
+from edgecompile.backends.tvm.arithmetic import Expr, f32
 from edgecompile.task import Array
 
 _BITS = 10  # of a position's fraction, in integers
@@ -79,27 +79,29 @@ def taken(stored: tuple[int, ...], shape: tuple[int, ...], dtype: str) -> Any:
 def between(stored: tuple[int, ...], shape: tuple[int, ...], dtype: str, zero: int) -> Any:
     """Of [n, height, width, channels], and the tables of `Axis` for rows and for columns. zero: of a .tflite's own
     integers as they are stored, as halves are rounded away from 0."""
-    whole = dtype != "float32"
+    whole, wide = dtype != "float32", "int64" if dtype == "int16" else "int32"
     x = te.placeholder(stored, dtype, "x")
     kinds = ("int32", "int32", "int32" if whole else "float32")
     tables = [te.placeholder((size,), kind, f"t{i}") for size in shape[1:3] for i, kind in enumerate(kinds)]
     top, bottom, down, left, right, across = tables
-    one = i32(1 << _BITS) if whole else f32(1)
+    one = tirx.const(1 << _BITS, wide) if whole else f32(1)
 
     def store(n: Expr, i: Expr, j: Expr, c: Expr) -> Expr:
         def at(row: Expr, column: Expr) -> Expr:
             value = x[n, row, column, c]
-            return value.astype("int32") - i32(zero) if whole else value
+            return value.astype(wide) - tirx.const(zero, wide) if whole else value
 
+        below, beside = (part.astype(wide) if whole else part for part in (down[i], across[j]))
         total = (
-            at(top[i], left[j]) * (one - down[i]) * (one - across[j])
-            + at(bottom[i], left[j]) * down[i] * (one - across[j])
-            + at(top[i], right[j]) * (one - down[i]) * across[j]
-            + at(bottom[i], right[j]) * down[i] * across[j]
+            at(top[i], left[j]) * (one - below) * (one - beside)
+            + at(bottom[i], left[j]) * below * (one - beside)
+            + at(top[i], right[j]) * (one - below) * beside
+            + at(bottom[i], right[j]) * below * beside
         )
         if not whole:
             return total
-        half = tirx.Select(total > i32(0), i32(1 << 2 * _BITS - 1), i32(-(1 << 2 * _BITS - 1)))
-        return (tirx.truncdiv(total + half, i32(1 << 2 * _BITS)) + i32(zero)).astype(dtype)
+        up = tirx.const(1 << 2 * _BITS - 1, wide)
+        nearest = tirx.truncdiv(total + tirx.Select(total > 0, up, -up), tirx.const(1 << 2 * _BITS, wide))
+        return (nearest + tirx.const(zero, wide)).astype(dtype)
 
     return te.create_prim_func([x, *tables, te.compute(shape, store, name="store")])

@@ -10,10 +10,10 @@ import numpy as np
 from tvm import te, tirx
 
 from edgecompile.backends.tvm.arithmetic import Expr, exponential, f32, high_product, i32, i64, multiplier
+from edgecompile.backends.tvm.operators.fixed_point import ONE, by_row, reciprocal
 from edgecompile.task import Array
 
 _DIFF_BITS, _SUM_BITS = 5, 12  # integer bits of a scaled difference, and of a sum of exponentials
-_ONE = 1 << 31
 
 
 def in_floats(
@@ -51,7 +51,7 @@ def in_fixed_point(stored: tuple[int, int], count: int, dtype: str, bits: int, l
     power = te.compute((rows, count), lambda r, c: table[most[r] - x[r, c].astype("int32")], name="power")
     total = te.compute((rows,), lambda r: te.sum(_rounded(power[r, j], i32(_SUM_BITS)), axis=j), name="total")
     zeros = te.compute((rows,), lambda r: tirx.clz(total[r]).astype("int32"), name="zeros")
-    scale = _reciprocal(total, zeros)
+    scale = reciprocal(by_row(lambda t, z: (t.astype("int64") << z.astype("int64")) - i64(ONE), total, zeros))
 
     def level(r: Expr, c: Expr) -> Expr:
         return _rounded(high_product(scale[r], power[r, c]), i32(_SUM_BITS + 31 - bits) - zeros[r])
@@ -70,36 +70,9 @@ def _rounded(value: Expr, right: Expr) -> Expr:
     return (value >> right) + ((value >> (right - i32(1))) & i32(1))
 
 
-def _reciprocal(total: Any, zeros: Any) -> Any:
-    """1 / (total without its leading zeros), 31 fractional bits: Newton and Raphson's method, three steps.
-
-    A tensor for each intermediate value: as one expression it would have thousands of terms.
-    """
-    rows = total.shape
-    a = te.compute(rows, lambda r: (total[r].astype("int64") << zeros[r].astype("int64")) - i64(_ONE), name="a")
-    half = te.compute(rows, lambda r: ((a[r] + i64(_ONE)) >> i64(1)).astype("int32"), name="half")
-    # 48 / 17 - 32 / 17 * half, 29 fractional bits
-    x = te.compute(rows, lambda r: i32(1515870810) + high_product(half[r], i32(-1010580540)), name="x0")
-    for step in range(1, 4):
-        x = _newton(x, half, step)
-    return te.compute(rows, lambda r: _shifted(x[r], 1), name="scale")
-
-
-def _newton(x: Any, half: Any, step: int) -> Any:
-    rest = te.compute(x.shape, lambda r: i32(1 << 29) - high_product(half[r], x[r]), name=f"rest{step}")
-    part = te.compute(x.shape, lambda r: high_product(x[r], rest[r]), name=f"part{step}")
-    return te.compute(x.shape, lambda r: x[r] + _shifted(part[r], 2), name=f"x{step}")
-
-
-def _shifted(value: Expr, left: int) -> Expr:
-    """int32 times 2^left, saturated."""
-    wide = value.astype("int64") << i64(left)
-    return tirx.max(tirx.min(wide, i64(_ONE - 1)), i64(-_ONE)).astype("int32")
-
-
 def exponentials(scale: float, beta: float) -> Array:
     """int32 [256]: exp(-d * scale * beta) with 31 fractional bits, for d = 0 ... 255; 0 where LiteRT takes it for 0."""
-    real = min(beta * scale * (1 << (31 - _DIFF_BITS)), _ONE - 1.0)
+    real = min(beta * scale * (1 << (31 - _DIFF_BITS)), ONE - 1.0)
     m, left = multiplier(real)
     least = math.floor(((1 << _DIFF_BITS) - 1) * (1 << (31 - _DIFF_BITS)) / (1 << left)) if left >= 0 else 255
     found = [_exponential(_high_product(-d * (1 << max(left, 0)), m)) if d <= least else 0 for d in range(256)]
@@ -113,7 +86,7 @@ def _high_product(a: int, b: int) -> int:
 def _exponential(a: int) -> int:
     """exp of a negative number with 26 fractional bits, gemmlowp's exp_on_negative_values."""
     if a == 0:
-        return _ONE - 1
+        return ONE - 1
     fraction = 31 - _DIFF_BITS
     quarter = 1 << (fraction - 2)
     within = (a & (quarter - 1)) - quarter

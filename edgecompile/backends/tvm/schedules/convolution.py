@@ -12,6 +12,7 @@ from edgecompile.backends.tvm.operators.convolution import Sum
 
 L1 = 40_000  # bytes of weights that stay in the first cache, so that channels may be the inner loop
 WORTH = 6.0  # microseconds of work that are worth waiting for another thread
+_PRODUCTS = 400  # of a depthwise window and its columns, in vectors, that are written out: 7x7 and 7 columns
 
 
 def tile(width: int, blocks: int, accumulators: int, most_blocks: int) -> tuple[int, int]:
@@ -104,8 +105,11 @@ def depthwise(made: Sum, isa: InstructionSet, macs: int, threads: int) -> tuple[
     *_, kh, kw = loops = sch.get_loops(total)
     az, ablock, lane = loops[-5], loops[-4], loops[-3]
     sch.reorder(kh, kw, az, lane)
-    for loop in (kh, kw, az):
-        sch.unroll(loop)
+    products = 1
+    for loop in (az, kw, kh):
+        products *= int(sch.get(loop).extent)
+        if products <= _PRODUCTS:
+            sch.unroll(loop)
     sch.compute_inline(sch.get_sblock("pad"))
     shared = ""
     if threads > 1 and isa.microseconds(2 * macs, dots=False) >= WORTH:  # half of what it does is loading

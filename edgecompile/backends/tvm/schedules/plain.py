@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvm import s_tir
 
 CHUNK = 60_000  # elements that are worth a thread's start
+_ROWS = 16_000  # the same, of rows that are summed up or exponentiated
 
 
 def pointwise(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
@@ -82,6 +84,88 @@ def row_tile(rows: int, blocks: int) -> tuple[int, int]:
     """(rows, blocks of columns) whose sums registers hold, 12 at most, with the most products for each load."""
     pairs = ((r, b) for r in range(1, min(rows, 12) + 1) for b in (1, 2, 4) if r * b <= 12)
     return max((p for p in pairs if rows % p[0] == 0 and blocks % p[1] == 0), key=lambda p: p[0] * p[1] / (p[0] + p[1]))
+
+
+def over_others(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
+    """(the scheduled function, what was done): blocks `sum` and `store` of a reduction that keeps the last axis, in
+    vectors of it."""
+    sch = s_tir.Schedule(function)
+    total, left = sch.get_sblock("sum"), sch.get_loops(sch.get_sblock("store"))
+    elements, rank = _elements(sch, total), len(left)
+    vector = _divisor(int(sch.get(left[-1]).extent), lanes)
+    if vector == 1:
+        return as_it_is(function)
+    block, lane = sch.split(left[-1], [None, vector])
+    sch.vectorize(lane)
+    sch.compute_at(total, block, preserve_unit_loops=True)
+    inner = sch.get_loops(total)[rank:]
+    shared = _by_threads(sch, [*left[:-1], block], elements, threads)
+    _in_lanes(sch, total, inner[rank - 1], inner[rank:])
+    return sch.mod["main"], f"vectors of {vector}{shared}"
+
+
+def over_last(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
+    """As `over_others` where the last axis goes: in vectors of sums, which are added up at the end."""
+    sch = s_tir.Schedule(function)
+    total, left = sch.get_sblock("sum"), sch.get_loops(sch.get_sblock("store"))
+    elements, rank = _elements(sch, total), len(left)
+    vector, part = _in_parts(sch, total, rank, lanes)
+    if part is None:
+        return as_it_is(function)
+    for block in (total, part):
+        sch.compute_at(block, left[-1], preserve_unit_loops=True)
+    inner = sch.get_loops(part)[rank:]
+    shared = _by_threads(sch, left, elements, threads)
+    _in_lanes(sch, part, inner[0], inner[rank + 1 :])
+    return sch.mod["main"], f"vectors of {vector}{shared}"
+
+
+def softmax(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
+    """(the scheduled function, what was done): blocks `most`, `power`, `total` and `store`, row by row."""
+    sch = s_tir.Schedule(function)
+    most, power, total, store = (sch.get_sblock(name) for name in ("most", "power", "total", "store"))
+    row, _ = sch.get_loops(store)
+    elements = _elements(sch, store)
+    (vector, first), (_, second) = _in_parts(sch, most, 1, lanes), _in_parts(sch, total, 1, lanes)
+    if first is None or second is None:
+        return as_it_is(function)
+    for block in (total, second, power, most, first):
+        sch.compute_at(block, row, preserve_unit_loops=True)
+    shared = _by_threads(sch, [row], elements, threads)
+    for block in (first, second):
+        _, lane, _, turn = sch.get_loops(block)
+        _in_lanes(sch, block, lane, [turn])
+    for block in (power, store):
+        sch.vectorize(sch.split(sch.get_loops(block)[-1], [None, vector])[1])
+    return sch.mod["main"], f"vectors of {vector}{shared}"
+
+
+def _in_parts(sch: Any, block: Any, rank: int, lanes: int) -> tuple[int, Any]:
+    """(lanes of a vector, the block of partial results, one a lane) of a reduction to `rank` axes along memory;
+    (1, None) where no vector divides it."""
+    last = sch.get_loops(block)[-1]
+    vector = _divisor(int(sch.get(last).extent), lanes)
+    return (1, None) if vector == 1 else (vector, sch.rfactor(sch.split(last, [None, vector])[1], rank))
+
+
+def _in_lanes(sch: Any, block: Any, lane: Any, gone: list[Any]) -> None:
+    """gone: the loops that the reduction goes over, outside of its lanes."""
+    sch.reorder(*gone, lane)
+    sch.vectorize(lane)
+    sch.vectorize(sch.get_loops(sch.decompose_reduction(block, gone[0]))[-1])
+
+
+def _elements(sch: Any, block: Any) -> int:
+    return math.prod(int(sch.get(loop).extent) for loop in sch.get_loops(block))
+
+
+def _by_threads(sch: Any, loops: list[Any], elements: int, threads: int) -> str:
+    """Hands rows to threads where there is work enough, which TVM takes before a reduction's start is set apart; what
+    was done."""
+    if threads == 1 or elements < _ROWS:
+        return ""
+    sch.parallel(sch.fuse(*loops) if len(loops) > 1 else loops[0])
+    return f", {threads} threads"
 
 
 def _divisor(extent: int, lanes: int) -> int:
