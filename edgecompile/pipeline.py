@@ -80,7 +80,8 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         session.total += len(made.steps)
     steps = list(compress(made, source, settings, session))
     artifact = steps[-1] if steps else source
-    gates.check_io(artifact.signature, made.io)
+    if steps:  # what stays as it came may have inputs of one type and outputs of the other
+        gates.check_io(artifact.signature, made.io)
     uncompressed = _uncompressed(source, settings, session)
     forms_of, left_out = _forms(made, artifact, settings, session)
     backends = [name for name in made.backends if name not in left_out]

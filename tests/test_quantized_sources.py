@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert.schema_py_generated import DequantizeOptionsT
+from backends.operators import OneOperator
 from running import run_cli
 
 from edgecompile import bench, loaders
@@ -17,6 +19,7 @@ from edgecompile.backends.litert import REFERENCE, LiteRtRunner
 from edgecompile.loaders.base import LoadOptions
 from edgecompile.stages.evaluate import golden_inputs
 from edgecompile.task import Split, Task
+from edgecompile.tflite_file import read
 from edgecompile.verify import verify
 from edgecompile.worker import Worker
 
@@ -54,6 +57,18 @@ def bundle(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     done = run_cli("build", "model.tflite", "--data", "digits", "--recipe", "float", "--out", "bundle", cwd=folder)
     assert done.code == 0, done.err
     return folder / "bundle"
+
+
+def test_integers_in_and_floats_out_stay_as_they_are(tmp_path: Path) -> None:
+    """As detectors have them; nobody asked for a type."""
+    model = OneOperator()
+    model.tensor((1, 8), "uint8", [0.1], 3)
+    model.tensor((1, 8), "float32")
+    model.write("DEQUANTIZE", "DequantizeOptions", DequantizeOptionsT(), tmp_path / "m.tflite")
+    done = run_cli("build", "m.tflite", "--recipe", "float", "--target", "rpi4", "--out", "made", cwd=tmp_path)
+    assert done.code == 0, done.err
+    made = read(tmp_path / "made/model.tflite").signature
+    assert [spec.dtype for spec in (*made.inputs, *made.outputs)] == ["uint8", "float32"]
 
 
 @pytest.fixture
