@@ -26,7 +26,6 @@ AS_IT_COMES: Mapping[str, Any] = {"xnnpack": "auto"}
 
 
 class LiteRt:
-    here_alone = False
     on_board = False
 
     def runs_here(self, candidate: Candidate) -> bool:
