@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -159,10 +160,12 @@ def run(
     sustain: float = 0.0,
     cpus: tuple[int, ...] | None = None,
 ) -> Measurement:
-    """Measure now, as soon as no other process does; the runner sees to that on a board.
+    """Measure now, as soon as no other process does; the runner sees to that on a board. ProvisioningError where the
+    engine of a candidate isn't there.
 
     sustain: seconds at most of a sustained run, in place of `runs`. cpus: as BenchJob's.
     """
+    candidates = [of_device(candidate, device) for candidate in candidates]
     with alone(Cache(), report) if isinstance(device, LocalDevice) else nullcontext():
         return _run(
             device, candidates, inputs, runs=runs, warmup=warmup, report=report, key="", sustain=sustain, cpus=cpus
@@ -218,6 +221,13 @@ def _run(
         throttled=noticed(bench.before, bench.after, bench.windows),
         skipped=dict(bench.skipped),
     )
+
+
+def of_device(candidate: Candidate, device: Device) -> Candidate:
+    """With the version of its engine's package there, which the runner holds it to and figures name."""
+    if candidate.backend not in runner.PACKAGES:
+        return candidate
+    return dataclasses.replace(candidate, config={**candidate.config, "version": device.engine(candidate.backend)})
 
 
 def engine_of(candidate: Candidate) -> str | None:

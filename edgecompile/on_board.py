@@ -1,5 +1,5 @@
-"""Candidates that run on their board alone, and those whose engine is built there: from one graph to an engine, and
-whether it computes what it should.
+"""Candidates that are judged by what a board makes of them, and those whose engine is built there: from one graph to an
+engine, and whether it computes what it should.
 
 Without a board such a candidate, or the graph, checked by another runtime, is in the bundle, never measured nor chosen.
 """
@@ -7,7 +7,7 @@ Without a board such a candidate, or the graph, checked by another runtime, is i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from edgecompile.cache import writing
 from edgecompile.compression import as_float_tflite
 from edgecompile.devices.base import Device
 from edgecompile.devices.benchmark import outputs
+from edgecompile.errors import DeviceError, ProvisioningError
 from edgecompile.job import Job, Settings
 from edgecompile.ondevice import runner
 from edgecompile.ondevice.runner import load_inputs, save_arrays
@@ -81,28 +82,49 @@ def graphs(
     return found
 
 
-def golden_outputs(
-    candidates: Sequence[Candidate], device: Device | None, baseline: Artifact, session: Session
-) -> dict[str, Path]:
-    """{id: an .npz of {output: [n, ...]}} of golden inputs, of what was compiled here and runs on the board alone.
+def judged_there(candidate: Candidate) -> bool:
+    """Whether a board that is named gives the outputs that it is judged by: it runs nowhere else, or its engine is a
+    package, of another version or with other kernels than here."""
+    return candidate.backend in runner.PACKAGES or not BACKENDS[candidate.backend].runs_here(candidate)
 
-    Empty without a board: then it is said which candidates nothing is known of.
+
+def golden_outputs(
+    candidates: Sequence[Candidate],
+    device: Device | None,
+    optional: Collection[str],
+    baseline: Artifact,
+    session: Session,
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """({id: an .npz of {output: [n, ...]}} of golden inputs, of what is judged there; {backend: why it is left out}).
+
+    optional: backends whose engine, where it is a package, may fail there. Without a board both are empty: then it is
+    said which candidates nothing is known of.
     """
-    theirs = [c for c in candidates if not (BACKENDS[c.backend].on_board or BACKENDS[c.backend].runs_here(c))]
+    theirs = [c for c in candidates if not BACKENDS[c.backend].on_board and judged_there(c)]
     if device is None:
-        for candidate in theirs:
+        for candidate in (c for c in theirs if not BACKENDS[c.backend].runs_here(c)):
             session.display.line(
                 f"{candidate.id}: compiled for another processor than this one, and no board was named (--on): it is "
                 "neither checked nor measured, and not chosen"
             )
-        return {}
+        return {}, {}
     key = baseline.history[-1].key
 
     def inputs() -> Arrays:
         found: Arrays = golden.read(baseline.files["golden"], golden.INPUTS)[golden.INPUTS]
         return found
 
-    return {c.id: kept_outputs(device, c, key, inputs, session) for c in theirs}
+    found: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for candidate in theirs:
+        try:
+            found[candidate.id] = kept_outputs(device, candidate, key, inputs, session)
+        except (DeviceError, ProvisioningError) as problem:
+            if candidate.backend not in runner.PACKAGES or candidate.backend not in optional:
+                raise
+            failed[candidate.backend] = problem.message.splitlines()[0].rstrip(":")
+            session.display.line(f"{candidate.backend} left out: {problem.message}")
+    return found, failed
 
 
 def files(forms: Mapping[str, Artifact]) -> dict[str, Path]:
@@ -169,7 +191,8 @@ def kept_outputs(device: Device, candidate: Candidate, of: str, x: Callable[[], 
     """An .npz with {output: [n, ...]} by the engine on the board, made once. of: what tells `x` from other samples."""
     facts = device.facts()
     engine, program = sha256_file(candidate.model), sha256_file(Path(runner.__file__))
-    key = sha256_json([facts.identity, facts.label, engine, program, of, candidate.config.get("variant")])[:32]
+    version, variant = candidate.config.get("version"), candidate.config.get("variant")
+    key = sha256_json([facts.identity, facts.label, engine, version, variant, program, of])[:32]
     path = session.cache.root / "measurements" / f"{key}.npz"
     if not path.is_file():
         name = f"{candidate.id} there"

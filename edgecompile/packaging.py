@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgecompile import accounting, bundle, gates, packing, report, sparse
+from edgecompile import accounting, bundle, gates, on_board, packing, report, sparse
 from edgecompile.accounting import Rung
 from edgecompile.artifact import TFLITE, Artifact, StageRecord
-from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import VARIANTS, Candidate
 from edgecompile.backends.variants import Variants
 from edgecompile.cache import writing
@@ -307,7 +306,7 @@ def _accuracies(result: Result) -> list[Figure]:
     tested, before = result.tested.history[-1], result.baseline.history[-1]
     host = f"{platform.machine()} (this machine)"
     there = host
-    if result.measurement and not BACKENDS[result.winner.backend].runs_here(result.winner):
+    if result.measurement and result.plan.request.on and on_board.judged_there(result.winner):
         there = result.measurement.device
     common = {"unit": "", "label": MEASURED, "split": "test", "samples": tested.metrics["samples"]}
     kind, winner = result.source.kind, result.winner.id

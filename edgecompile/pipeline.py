@@ -24,7 +24,7 @@ from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import DeviceError, EdgecompileError
 from edgecompile.job import Job, Settings
 from edgecompile.manifest import EMULATED
-from edgecompile.measure import Measurement, measure
+from edgecompile.measure import Measurement, measure, of_device
 from edgecompile.request import BuildRequest, Plan, after, data_source, load_options, look_up, plan
 from edgecompile.session import Session
 from edgecompile.stages.evaluate import Baseline, Parity, Test, test_inputs
@@ -45,8 +45,8 @@ class Built:
     ran: int
 
 
-def make_plan(request: BuildRequest, session: Session) -> Plan:
-    named = look_up(request)
+def make_plan(request: BuildRequest, session: Session, device: Device) -> Plan:
+    named = look_up(request, device if request.on else None)
     named = dataclasses.replace(named, backends=confirmed(named.target, named.backends, session))
     return plan(request, named, session.facts(data_source(request)))
 
@@ -56,8 +56,8 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
 
     device: where the candidates are measured; None is this machine, if the target is.
     """
-    made = make_plan(request, session)
     device = device or LocalDevice()
+    made = make_plan(request, session, device)
     session.total = 2 + len(made.steps) + len(after(made))
     session.display.line(f"{made.source.name} for {made.target.id}: recipe {made.recipe.name} ({made.reason})")
     settings = Settings(
@@ -90,12 +90,13 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         calibrated = made.facts is not None and made.facts.train > 0
         forms = on_board.graphs(source, steps, settings, session, calibrated=calibrated)
     runnable = artifact.replace(files={**artifact.files, **_files(forms_of), **on_board.files(forms)})
-    candidates = candidates_of(backends, runnable, made.target, made.threads)
+    candidates = [of_device(c, device) for c in candidates_of(backends, runnable, made.target, made.threads)]
     board = device if request.on else None
     several = variants(candidates, board)
-    everyone = [*candidates, *several.candidates]
-    there = on_board.golden_outputs(everyone, board, baseline, session)
-    judged = [c for c in everyone if BACKENDS[c.backend].runs_here(c) or c.id in there]
+    there, failed = on_board.golden_outputs([*candidates, *several.candidates], board, made.optional, baseline, session)
+    left_out |= failed
+    candidates = [candidate for candidate in candidates if candidate.backend not in failed]
+    judged = [c for c in (*candidates, *several.candidates) if BACKENDS[c.backend].runs_here(c) or c.id in there]
     stage = Parity(tuple(judged), str(baseline.files["golden"]), {name: str(path) for name, path in there.items()})
     depends = (*_ids(baseline, judged), *map(sha256_file, there.values()))
     parity = session.run(Job(stage, artifact, settings, depends=depends))
@@ -214,9 +215,9 @@ def _test(
     *,
     announce: bool = True,
 ) -> Artifact:
-    """The metric on the test set: of outputs that the board gives, where the engine runs nowhere else."""
+    """The metric on the test set: of outputs that the board gives, where the engine is judged by those."""
     given = None
-    if board is not None and not BACKENDS[winner.backend].runs_here(winner):
+    if board is not None and on_board.judged_there(winner):
         assert made.data is not None
         source = made.data
 

@@ -13,6 +13,7 @@ from edgecompile.backends import BACKENDS
 from edgecompile.backends.choice import Chosen, choose
 from edgecompile.bundle import check_output
 from edgecompile.data import DataSource
+from edgecompile.devices.base import Device
 from edgecompile.errors import (
     DataError,
     LatencyGateError,
@@ -140,7 +141,7 @@ class Named:
     teacher: Source | None
 
 
-def look_up(request: BuildRequest) -> Named:
+def look_up(request: BuildRequest, board: Device | None) -> Named:
     """All that can be checked before the data is touched: reading it may take minutes, a typo is seen at once."""
     target = load_target(request.target)
     check_tensorboard(request.tensorboard)
@@ -157,7 +158,7 @@ def look_up(request: BuildRequest) -> Named:
         target,
         find_source(request.model),
         recipe,
-        choose(target, request.backends, request.without, board=request.on is not None),
+        choose(target, request.backends, request.without, board),
         teacher,
     )
 

@@ -23,7 +23,7 @@ from edgecompile.gates import Check
 from edgecompile.job import now
 from edgecompile.loaders.interpreter import dequantize, quantize
 from edgecompile.manifest import MEASURED, Figure
-from edgecompile.measure import engine_of
+from edgecompile.measure import engine_of, of_device
 from edgecompile.stages.base import Progress
 from edgecompile.stages.evaluate import samples as as_inputs
 from edgecompile.task import Array, Arrays
@@ -62,6 +62,7 @@ def verify_on(
     """
     manifest = bundle.open_bundle(path)
     promise = read_promise(path, manifest)
+    promise = dataclasses.replace(promise, winner=of_device(promise.winner, device))
     checks = [check_files(path, manifest), check_model(path, promise)]
     if checks[1].passed is False:
         return Verification(path, tuple(checks), ())

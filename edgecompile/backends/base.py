@@ -89,11 +89,8 @@ def nothing_to_ask(self: object, target: Target) -> Question | None:
 
 
 class Backend(Protocol):
-    """`here_alone`: it can't be measured on a board. `on_board`: its engines are built on the board that they run on,
-    and run nowhere else; `open` then runs what they are built from."""
-
-    @property
-    def here_alone(self) -> bool: ...
+    """`on_board`: its engines are built on the board that they run on, and run nowhere else; `open` then runs what they
+    are built from."""
 
     @property
     def on_board(self) -> bool: ...

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgecompile.backends import BACKENDS
-from edgecompile.errors import MissingDependencyError, TargetError, perhaps
+from edgecompile.devices.base import Device
+from edgecompile.errors import MissingDependencyError, ProvisioningError, TargetError, perhaps
+from edgecompile.ondevice.runner import PACKAGES
 from edgecompile.target import Target
 
 
@@ -20,10 +22,11 @@ class Chosen:
     left_out: Mapping[str, str]
 
 
-def choose(target: Target, asked: Sequence[str], without: Sequence[str], *, board: bool) -> Chosen:
-    """asked: by --backends, empty for the target's own, less `without`. board: whether one is named.
+def choose(target: Target, asked: Sequence[str], without: Sequence[str], board: Device | None) -> Chosen:
+    """asked: by --backends, empty for the target's own, less `without`. board: None where none is named.
 
-    MissingDependencyError for one that has to be there and isn't, TargetError where none is left.
+    For one that has to be there and isn't, MissingDependencyError, or ProvisioningError where the board has none and
+    can't be brought one; TargetError where none is left.
     """
     for name in (*asked, *without):
         if name not in BACKENDS:
@@ -33,12 +36,11 @@ def choose(target: Target, asked: Sequence[str], without: Sequence[str], *, boar
     for name in asked or own:
         if name not in BACKENDS:
             raise TargetError(f"target {target.id}: unknown backend {name!r}", hint=perhaps(name, BACKENDS))
-        reason = BACKENDS[name].unavailable_reason(target)
-        if reason is None and board and BACKENDS[name].here_alone:
-            reason = f"{name} is measured on this machine alone so far: leave it out of --backends, or --on"
+        needed = bool(asked) or name in target.backends
+        reason = _reason(name, target, board, needed=needed)
         if reason is None:
             chosen.append(name)
-        elif asked or name in target.backends:
+        elif needed:
             raise MissingDependencyError(f"backend {name!r} can't be used: {reason}")
         else:
             left_out[name] = reason
@@ -46,10 +48,25 @@ def choose(target: Target, asked: Sequence[str], without: Sequence[str], *, boar
         raise TargetError(
             f"no backend of target {target.id} is left", hint="see `edgecompile doctor`, or take fewer with --without"
         )
-    if not board and all(BACKENDS[name].on_board for name in chosen):
+    if board is None and all(BACKENDS[name].on_board for name in chosen):
         raise TargetError(
             f"{', '.join(chosen)}: its engine is built on the board, and none is named",
             hint="--on ssh://USER@BOARD, or --backends litert beside it: the graph is made and checked here",
         )
     optional = frozenset() if asked else frozenset(target.if_installed)
     return Chosen(tuple(chosen), optional, left_out)
+
+
+def _reason(name: str, target: Target, board: Device | None, *, needed: bool) -> str | None:
+    """Why a backend can't be used, here or on the board; None where it can. ProvisioningError where it is `needed`."""
+    if name in PACKAGES and board is None and not target.local:
+        return "it is measured on a board (--on), or on this machine (--target host)"
+    reason = BACKENDS[name].unavailable_reason(target)
+    if reason is None and name in PACKAGES and board is not None:
+        try:
+            board.engine(name)
+        except ProvisioningError as problem:
+            if needed:
+                raise
+            return problem.message
+    return reason

@@ -28,7 +28,6 @@ AS_IT_COMES: Mapping[str, Any] = {"xnnpack": "auto"}
 
 
 class LiteRt:
-    here_alone = False
     on_board = False
     question = nothing_to_ask
 

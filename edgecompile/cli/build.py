@@ -124,7 +124,7 @@ def command(**given: Any) -> None:
         device_for(request, named=given["target"], say=display.line) as (request, device),
     ):
         if given["dry_run"]:
-            made = make_plan(request, session)
+            made = make_plan(request, session, device)
         else:
             built = build(request, session, device)
     if given["dry_run"]:

@@ -200,6 +200,7 @@ def _fields(entry: Entry, facts: Mapping[str, Any], best: str | None) -> list[tu
     ]
     heat = [f"{zone} {degrees:.1f} °C" for zone, degrees in facts["temperatures"].items()]
     runtime = f"{facts['runtime']} {facts['runtime_version']}" if facts["runtime"] else "none of its own"
+    runtime = ", ".join([runtime, *(f"{name} {version}" for name, version in facts["engines"].items())])
     return [
         ("device", f"{entry.name} ({entry.url})" if entry.name != entry.url else entry.url),
         ("best target", best or "none"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -181,8 +181,12 @@ class Device(Protocol):
 
     def exec(self, argv: Sequence[str]) -> Process: ...
 
-    def python(self) -> tuple[str, ...]:
-        """The words that start a Python with NumPy and a runtime there."""
+    def python(self, engines: Collection[str] = ()) -> tuple[str, ...]:
+        """The words that start a Python with NumPy, a runtime and these engines, of the runner's PACKAGES, there."""
+        ...
+
+    def engine(self, name: str) -> str:
+        """The version of an engine, of the runner's PACKAGES, that such a Python has; ProvisioningError for none."""
         ...
 
     def forward(self, port: int) -> int:

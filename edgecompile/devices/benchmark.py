@@ -130,7 +130,8 @@ def run_job(
     with tempfile.TemporaryDirectory(prefix="edgecompile-job-") as scratch:
         arrays, described = Path(scratch, "inputs.npz"), Path(scratch, "job.json")
         runner.save_arrays(arrays, dict(inputs))
-        python, program = device.python(), device.put(Path(runner.__file__).absolute())
+        engines = {candidate["engine"] for candidate in job["candidates"] if candidate.get("engine") in runner.PACKAGES}
+        python, program = device.python(engines), device.put(Path(runner.__file__).absolute())
         there: list[str] = []
         process: Process | None = None
         try:

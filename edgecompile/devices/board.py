@@ -2,7 +2,7 @@
 
     <cache folder of the board>/edgecompile/board-v1/
       files/<digest>/<name>      what was sent
-      runtimes/<digest>/         wheels, unpacked
+      runtimes/<digest>/         wheels, unpacked: a runtime, or an engine beside it
       lent/<digest>/<name>       on its way to scratch/
       scratch/<random>/          what a run reads and writes, until it is done, and wheels while they are unpacked
       lock                       held during a benchmark
@@ -17,7 +17,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -93,7 +93,7 @@ class Board:
         self._label = EMULATED if emulated else SIMULATED if sysfs_root else MEASURED
         self._sysfs_root, self._over = sysfs_root or "/sys", over
         self._facts: dict[str, Any] | None = None
-        self._python: tuple[str, ...] | None = None
+        self._unpacked: dict[str, str] = {}
         self._interpreter = python or "python3"
         # A runtime of the board's own may be where `pip install --user` put it; beside one of ours that may do harm.
         self._plainly = (self._interpreter,) if runtime == SYSTEM else (self._interpreter, "-s")
@@ -186,10 +186,23 @@ class Board:
     def forward(self, port: int) -> int:
         return self._connection.forward(port)
 
-    def python(self) -> tuple[str, ...]:
-        if self._python is None:
-            self._python = self._system() if self._runtime == SYSTEM else self._provisioned()
-        return self._python
+    def python(self, engines: Collection[str] = ()) -> tuple[str, ...]:
+        if self._runtime == SYSTEM:
+            return self._system()
+        path = ":".join(map(self._provisioned, (self._wheels(), *map(self._engine, sorted(engines)))))
+        return ("env", f"PYTHONPATH={path}", "PYTHONDONTWRITEBYTECODE=1", *self._plainly)
+
+    def engine(self, name: str) -> str:
+        package = runner.PACKAGES[name]
+        if self._runtime != SYSTEM:
+            return self._engine(name).version(package)
+        version: str | None = self.facts().details["engines"].get(package)
+        if version is None:
+            raise ProvisioningError(
+                f"{self._interpreter} on {self._name} has no {package}",
+                hint=f"--runtime provisioned brings one along; --without {name} leaves it out",
+            )
+        return version
 
     def clean(self) -> str:
         """Remove all that edgecompile ever wrote there; the folder that it was in. Works on a full disk, and without
@@ -245,15 +258,22 @@ class Board:
     def _wheels(self) -> provision.Wheels:
         return provision.wheels(provision.Platform.of(self.facts().details, self._name), self._cache)
 
-    def _provisioned(self) -> tuple[str, ...]:
-        found, chosen = self.facts().details, self._wheels()
+    def _engine(self, name: str) -> provision.Wheels:
+        platform = provision.Platform.of(self.facts().details, self._name)
+        return provision.engine(name, self._wheels(), platform, self._cache)
+
+    def _provisioned(self, chosen: provision.Wheels) -> str:
+        """The folder with their content there, which is brought where it isn't there yet."""
+        if chosen.id in self._unpacked:
+            return self._unpacked[chosen.id]
+        found = self.facts().details
         folder = f"{found['cache']}/runtimes/{chosen.id}"
         if self._plain(f"import os; print(os.path.isdir({folder!r}))") != "True":
             needed = chosen.bytes * (1 + _UNPACKED) // (1 << 20) + _SPARE_MB
             if found["disk_free_mb"] is not None and found["disk_free_mb"] < needed:
                 raise ProvisioningError(
-                    f"{self._name} has {found['disk_free_mb']:,} MiB free under {found['cache']}, a runtime takes up "
-                    f"to {needed:,}",
+                    f"{self._name} has {found['disk_free_mb']:,} MiB free under {found['cache']}, {chosen.what} takes "
+                    f"up to {needed:,}",
                     hint="make space, or set XDG_CACHE_HOME there to a folder on a larger disk",
                 )
             sent = [self.put(path) for path in chosen.files]
@@ -265,10 +285,11 @@ class Board:
                 if os.strerror(errno.ENOSPC) not in problem.message:
                     raise
                 raise ProvisioningError(
-                    f"the disk of {self._name} became full while a runtime was unpacked under {found['cache']}",
+                    f"the disk of {self._name} became full while {chosen.what} was unpacked under {found['cache']}",
                     hint="make space, or set XDG_CACHE_HOME there to a folder on a larger disk",
                 ) from None
-        return ("env", f"PYTHONPATH={folder}", "PYTHONDONTWRITEBYTECODE=1", *self._plainly)
+        self._unpacked[chosen.id] = folder
+        return folder
 
     # -- files
 

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edgecompile.devices.base import DeviceFacts, Progress, identity
-from edgecompile.errors import DeviceTimeoutError
+from edgecompile.errors import DeviceTimeoutError, ProvisioningError
 from edgecompile.ondevice import runner
 
 _SCRATCH = "edgecompile-scratch-"
@@ -59,8 +59,17 @@ class LocalDevice:
     def exec(self, argv: Sequence[str]) -> LocalProcess:
         return LocalProcess(argv)
 
-    def python(self) -> tuple[str, ...]:
+    def python(self, engines: Collection[str] = ()) -> tuple[str, ...]:
+        del engines  # what is installed is there
         return (sys.executable,)
+
+    def engine(self, name: str) -> str:
+        found = runner.version_of(runner.PACKAGES[name])
+        if found is None:
+            raise ProvisioningError(
+                f"{runner.PACKAGES[name]} is not installed on this machine", hint=f"pip install 'edgecompile[{name}]'"
+            )
+        return found
 
     def forward(self, port: int) -> int:
         return port

@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgecompile.cache import Cache
 from edgecompile.errors import ProvisioningError
+from edgecompile.ondevice.runner import PACKAGES
 
 OLDEST_PYTHON = (3, 8)
 # Newest first. tflite-runtime was built for NumPy 1.
@@ -60,9 +61,10 @@ class Platform:
 
 @dataclass(frozen=True)
 class Wheels:
-    """A runtime with all it needs. id: of these very files."""
+    """A runtime with all it needs, or an engine beside one; `what` it is, for people. id: of these very files."""
 
     files: tuple[Path, ...]
+    what: str = "a runtime"
 
     @property
     def id(self) -> str:
@@ -72,20 +74,47 @@ class Wheels:
     def bytes(self) -> int:
         return sum(path.stat().st_size for path in self.files)
 
+    def version(self, package: str) -> str:
+        return next(v for name, v, *_ in (path.name.split("-") for path in self.files) if name == package)
+
 
 def wheels(platform: Platform, cache: Cache) -> Wheels:
     """The newest runtime that there is for the platform: from the cache folder, else from the package index.
 
     Errors: ProvisioningError where no runtime has wheels for it, or the index can't be asked.
     """
-    key = hashlib.sha256(json.dumps([asdict(platform), _RUNTIMES]).encode()).hexdigest()[:16]
+    cure = "a runtime of the board's own and --runtime system"
+    return Wheels(_kept([asdict(platform), _RUNTIMES], cache, lambda to: _download(platform, to, _RUNTIMES, cure)))
+
+
+def engine(name: str, beside: Wheels, platform: Platform, cache: Cache) -> Wheels:
+    """The newest of an engine's package that there is for the platform and the NumPy `beside` it, which is all that it
+    needs to run a model; ProvisioningError as `wheels`."""
+    package, numpy = PACKAGES[name], f"numpy=={beside.version('numpy')}"
+
+    def download(folder: Path) -> None:
+        _download(platform, folder, ((package, numpy),), f"leave it out (--without {name})")
+        for path in folder.iterdir():
+            if not path.name.startswith(f"{package}-"):
+                path.unlink()
+
+    return Wheels(_kept([asdict(platform), package, numpy], cache, download), package)
+
+
+def _kept(of: object, cache: Cache, download: Callable[[Path], None]) -> tuple[Path, ...]:
+    """The wheels of a folder in the cache that `download` makes, once."""
+    key = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
     folder = cache.root / "wheels" / key
     if not folder.is_dir():
         with cache.lock(f"wheels-{key}"):
             if not folder.is_dir():
-                _download(platform, folder)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".tmp") as scratch:
+                    download(Path(scratch))
+                    shutil.move(scratch, folder)
+                    Path(scratch).mkdir()  # for its own removal
     os.utime(folder)  # what `cache prune` goes by
-    return Wheels(tuple(sorted(folder.glob("*.whl"))))
+    return tuple(sorted(folder.glob("*.whl")))
 
 
 def _chosen(platform: Platform) -> list[str]:
@@ -94,34 +123,28 @@ def _chosen(platform: Platform) -> list[str]:
     return ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, *tags]
 
 
-def _download(platform: Platform, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    said = []
-    for packages in _RUNTIMES:
-        with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".tmp") as scratch:
-            done = subprocess.run(
-                [*_PIP, "--dest", scratch, *_chosen(platform), *packages],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
+def _download(platform: Platform, folder: Path, choices: Sequence[Sequence[str]], cure: str) -> None:
+    """The first of the choices, packages with all they need, that there is for the platform."""
+    said, hint = [], cure
+    for packages in choices:
+        done = subprocess.run(
+            [*_PIP, "--dest", str(folder), *_chosen(platform), *packages],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            return
+        if "No module named pip" in done.stderr:
+            raise ProvisioningError(
+                f"pip, which finds {packages[0]} for {platform}, is not installed here beside {sys.executable}",
+                hint=f"{sys.executable} -m ensurepip; {cure}",
             )
-            if done.returncode == 0:
-                shutil.move(scratch, folder)
-                Path(scratch).mkdir()  # for its own removal
-                return
-            if "No module named pip" in done.stderr:
-                raise ProvisioningError(
-                    f"pip, which finds a runtime for {platform}, is not installed here beside {sys.executable}",
-                    hint=f"{sys.executable} -m ensurepip; else a runtime of the board's own and --runtime system",
-                )
-            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            said.append(
-                f"{packages[0]}: {errors[-1].removeprefix('ERROR: ') if errors else done.stderr.strip()[-300:]}"
-            )
-            if "No matching distribution" not in done.stderr or "Retrying" in done.stderr:
-                break  # the index wasn't asked: an older one in place of what it may have would be kept for good
-    raise ProvisioningError(
-        f"no runtime was found for {platform}: {'; '.join(said)}",
-        hint="with internet here once they are kept; else a runtime of the board's own and --runtime system",
-    )
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        said.append(f"{packages[0]}: {errors[-1].removeprefix('ERROR: ') if errors else done.stderr.strip()[-300:]}")
+        if "No matching distribution" not in done.stderr or "Retrying" in done.stderr:
+            hint = f"with internet here once they are kept; else {cure}"
+            break  # the index wasn't asked: an older one in place of what it may have would be kept for good
+    what = "no runtime" if choices is _RUNTIMES else f"no {choices[0][0]}"
+    raise ProvisioningError(f"{what} was found for {platform}: {'; '.join(said)}", hint=hint)

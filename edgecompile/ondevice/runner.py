@@ -16,7 +16,7 @@ The job, a JSON object (* = needed; paths are relative to the job's folder):
                   integers are the same on every machine; engine "tensorrt" takes an engine's file, and the machine's
                   own TensorRT; "tvm" a compiled library, with "variant" that of its variants instead of the CPU's best
                   ("instructions" of what it tells); "onnx" a graph, and "openvino" the .tflite, both with the
-                  tensors as "inputs" and "outputs" (see Fixed)
+                  tensors as "inputs" and "outputs" (see Fixed), and of the package's "version", any where none is given
     inputs*       an .npz: one array an input, by name, leading dimension = samples. An array may be called anything
                   where the model has one input. Real numbers are quantized with the input's scale and zero point.
     mode          "benchmark" (default), or "run": write the outputs of all samples of the one candidate to "outputs"
@@ -107,6 +107,8 @@ ARM_PARTS = {
 }  # fmt: skip
 # Device files by which accelerators can be known: Coral, Ethos-U, Hailo, Rockchip, Vivante, Intel and AMD.
 NPU_NODES = ("dev/apex_*", "dev/ethosu*", "dev/hailo*", "dev/rknpu*", "dev/galcore", "dev/accel/accel*", "dev/mali*")
+# Of engines that are Python packages, which boards are brought.
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 BOARD_FOLDER = "board-v1"  # within edgecompile's of the user's cache folder
 LONGEST_WAIT = 7200.0  # seconds
 NO_XNNPACK = "this runtime's XNNPACK takes none of the model's operators"
@@ -400,6 +402,7 @@ def facts(sysfs: Path = Path("/sys"), proc: Path = Path("/proc")) -> Json:
         "python": platform.python_version(),
         "runtime": runtime,
         "runtime_version": version,
+        "engines": {name: found for name in PACKAGES.values() for found in [version_of(name)] if found},
         "kernel": platform.release(),
         "os": platform.system(),
         "glibc": platform.libc_ver()[1] or None,
@@ -964,6 +967,14 @@ class Fixed(Model):
         """(the session, its inputs, its outputs)"""
         raise NotImplementedError
 
+    @staticmethod
+    def check_version(candidate: Json) -> None:
+        """Figures go by the version that a candidate of a package's names: another's would be wrong."""
+        package, wanted = PACKAGES[candidate["engine"]], candidate.get("version")
+        found = version_of(package)
+        if wanted is not None and found is not None and found != wanted:
+            raise Failure(f"{package} {found} is on this machine, expected {wanted}")
+
     def __init__(self, candidate: Json, folder: Path, arrays: Arrays) -> None:
         self.id = candidate["id"]
         path = model_file(candidate, folder)
@@ -1013,11 +1024,13 @@ class Tvm(Fixed):
 
 class Onnx(Fixed):
     def open(self, path: Path, candidate: Json) -> tuple[Any, list[Json], list[Json]]:
+        self.check_version(candidate)
         return OnnxSession(path, int(candidate.get("threads", 1))), candidate["inputs"], candidate["outputs"]
 
 
 class OpenVino(Fixed):
     def open(self, path: Path, candidate: Json) -> tuple[Any, list[Json], list[Json]]:
+        self.check_version(candidate)
         inputs, outputs = candidate["inputs"], candidate["outputs"]
         return OpenVinoSession(path, int(candidate.get("threads", 1)), inputs, outputs), inputs, outputs
 

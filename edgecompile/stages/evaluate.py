@@ -150,7 +150,10 @@ class Test:
             metric, labels, x, outputs = on_test_set(self.candidate, task, artifact.signature, ctx.report)
         else:
             metric, labels, x = test_set(task, artifact.signature)
-            outputs = load_inputs(Path(self.given))
+            specs = {spec.name: spec for spec in artifact.signature.outputs}
+            given = load_inputs(Path(self.given))
+            outputs = {k: a if a.dtype.kind == "f" else dequantize(a, specs[k]) for k, a in given.items()}
+            check_finite(outputs, "the converted model's outputs on the test set")
         with np.load(self.baseline_outputs) as saved:
             before = {name: saved[name] for name in saved.files}
         low, high = compare.paired_interval(metric, labels, before, outputs, x, seed=ctx.seed)

@@ -8,26 +8,39 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from backends.compiled import own_isa
 from backends.operators import OneOperator
-from devices.sshd import Sshd
+from devices.sshd import Sshd, left
 from devices.test_board import board
+from devices.test_provision import wheel
 from running import Run, run_cli
 from test_manifest_schema import problems
 
+from edgecompile.artifact import TFLITE, Artifact, Signature, TensorInfo
 from edgecompile.backends import BACKENDS
+from edgecompile.backends.base import Candidate
 from edgecompile.backends.choice import choose
-from edgecompile.devices.board import PROVISIONED, SYSTEM
-from edgecompile.errors import ConversionError, MissingDependencyError
+from edgecompile.cache import Cache
+from edgecompile.devices.benchmark import outputs
+from edgecompile.devices.board import PROVISIONED, SYSTEM, Board
+from edgecompile.devices.local import LocalDevice
+from edgecompile.devices.ssh import SshConnection
+from edgecompile.errors import ConversionError, DeviceError, MissingDependencyError, ProvisioningError
+from edgecompile.loaders.base import LoadOptions
 from edgecompile.ondevice import runner
+from edgecompile.ondevice.runner import save_arrays
 from edgecompile.report import roofline
+from edgecompile.stages.base import Context
+from edgecompile.stages.evaluate import Test
 from edgecompile.target import load_target
+from edgecompile.task import REGRESSION, Metric, Split, Task
 from edgecompile.tflite_file import read
 from edgecompile.verify_on import verify_on
 from edgecompile.worker import Worker
@@ -127,10 +140,15 @@ def test_the_bundle_is_verified_and_timed_whoever_won(bundle: Path, winner: str,
     assert {figure["of"] for figure in group["figures"]} == {f"{path} {winner.removeprefix('tvm-')}"}
 
 
-# ONNX Runtime and OpenVINO are the board's own; compiled libraries need neither.
 @pytest.mark.parametrize(
     ("winner", "runtime"),
-    [("onnx", SYSTEM), ("openvino", SYSTEM), ("tvm", PROVISIONED), ("tvm-reference", PROVISIONED)],
+    [
+        ("onnx", SYSTEM),
+        ("openvino", SYSTEM),
+        pytest.param("openvino", PROVISIONED, marks=pytest.mark.slow),
+        ("tvm", PROVISIONED),
+        ("tvm-reference", PROVISIONED),
+    ],
 )
 def test_a_board_verifies_the_bundle_whoever_won(
     bundle: Path, winner: str, runtime: str, sshd: Sshd, worker: Worker, tmp_path: Path
@@ -225,23 +243,136 @@ def test_a_build_that_was_done_compiles_nothing(bundle: Path) -> None:
     assert compilations(bundle) == before
 
 
-@pytest.mark.parametrize(("name", "said"), [("onnx", "ONNX Runtime"), ("openvino", "OpenVINO")])
-def test_engines_of_this_machine_alone_say_so(name: str, said: str, tmp_path: Path) -> None:
-    done = run_cli("build", "digits", "--backends", f"litert,{name}", "--target", "rpi4", cwd=tmp_path)
+def test_an_engine_that_nothing_measures_says_so(tmp_path: Path) -> None:
+    done = run_cli("build", "digits", "--backends", "litert,onnx", "--target", "rpi4", cwd=tmp_path)
     assert done.code == MissingDependencyError.exit_code, done.err
-    assert f"{said} is measured on this machine alone so far" in done.err
+    assert "'onnx' can't be used: it is measured on a board (--on), or on this machine (--target host)" in done.err
+    chosen = choose(load_target("rpi4"), (), (), None)
+    assert all("on a board (--on)" in chosen.left_out[name] for name in ("onnx", "openvino"))
+    assert choose(load_target("host"), (), (), None).names == ("litert", "tvm", "onnx", "openvino")
 
 
-def test_with_a_board_they_are_left_out() -> None:
-    """They would be asked of the board's Python, which has LiteRT alone."""
+class Loop:
+    """A board on loopback, in an inventory of its own."""
+
+    def __init__(self, sshd: Sshd, folder: Path, cwd: Path) -> None:
+        self.cwd = cwd
+        self.environment = {"EDGECOMPILE_CONFIG": str(folder / "config")}
+        files = ("--identity", sshd.folder / "user", "--known-hosts", sshd.folder / "known_hosts")
+        added = run_cli("devices", "add", "loop", sshd.address.url, *files, cwd=folder, env=self.environment)
+        assert added.code == 0, added.err
+
+    def build(self, *options: str | Path, **environment: str) -> Run:
+        words = ("build", "digits", "--recipe", "int8", "--target", "host", "--on", "loop", *options)
+        return run_cli(*words, cwd=self.cwd, env={**self.environment, **environment})
+
+
+@pytest.fixture
+def other_onnx_runtime(cache_folder: Path, tmp_path: Path) -> Iterator[Callable[[str], dict[str, str]]]:
+    """Called with a pip requirement: environment variables by which boards are brought such a one, for this test."""
+
+    def forget() -> None:
+        for path in cache_folder.glob("wheels/*/onnxruntime-*.whl"):
+            shutil.rmtree(path.parent)
+
+    def only(requirement: str) -> dict[str, str]:
+        forget()
+        (tmp_path / "constraint").write_text(requirement)
+        return {"PIP_CONSTRAINT": str(tmp_path / "constraint")}
+
+    yield only
+    forget()
+
+
+def test_an_engine_is_brought_to_a_board_judged_and_measured_there(
+    bundle: Path, sshd: Sshd, other_onnx_runtime: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    """Of another version than here, which is what figures name."""
+    loop, here = Loop(sshd, tmp_path, bundle.parent), version("onnxruntime")
+    out = tmp_path / "b"
+    options = ("--backends", "onnx", "--out", out)
+    done = loop.build(*options, **other_onnx_runtime(f"onnxruntime<{here}"))
+    assert done.code == 0, done.err
+    manifest = json.loads((out / "manifest.json").read_text())
+    (found,) = manifest["candidates"]
+    there = found["config"]["version"]
+    assert there != here
+    assert manifest["measurement"]["environment"]["before"]["engines"] == {"onnxruntime": there}
+    figures = {(f["name"], f["of"]): f for f in manifest["figures"]}
+    how = f"onnx {there} in a fresh process on loop, over SSH"
+    assert figures["latency_p50", "onnx"]["executed_on"] == how
+    assert how in (out / "report.html").read_text()
+    accuracy = figures["accuracy", "model"]
+    assert accuracy["device"] == manifest["measurement"]["device"]
+    assert accuracy["value"] > 0.9
+    assert (found["passed"], manifest["winner"]["id"]) == (True, "onnx")
+    ours = sshd.folder / "home/edgecompile/board-v1"
+    assert len(list((ours / "runtimes").iterdir())) == 2
+    assert not list((ours / "scratch").iterdir())
+    (wheel,) = ours.glob("files/*/onnxruntime-*.whl")
+    assert wheel.name.split("-")[1] == there
+    assert "nothing to do" in loop.build(*options).out
+    assert left(sshd) == []
+
+
+def test_integers_that_a_board_gave_are_judged_as_what_they_stand_for(tmp_path: Path) -> None:
+    given, before = tmp_path / "given.npz", tmp_path / "before.npz"
+    real = np.array([[1.0], [2.0], [4.0]], np.float32)
+    save_arrays(before, {"y": real})
+    save_arrays(given, {"y": (real / 0.5 - 3).astype(np.int8)})
+    metric = Metric("mse", lambda y, outputs, _: float(np.mean((y["y"] - outputs["y"]) ** 2)), higher_is_better=False)
+    task = Task("t", REGRESSION, None, Split({"x": real}, {"y": real}), metric, fingerprint="")
+    x, y = TensorInfo("x", (1, 1), "float32"), TensorInfo("y", (1, 1), "int8", 0.5, -3)
+    stage = Test(Candidate("onnx", "onnx", given, 1), str(before), str(given))
+    ctx = Context(tmp_path, tmp_path, task, "int8", LoadOptions(), 0, None, None, lambda _: None)
+    assert stage.run(Artifact(TFLITE, {}, Signature((x,), (y,))), ctx).metrics["value"] == 0
+
+
+@pytest.mark.slow
+def test_an_engine_that_fails_on_the_board_is_left_out_unless_it_was_asked_for(
+    bundle: Path, sshd: Sshd, other_onnx_runtime: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    """One of before NumPy 2, which asks for no older one."""
+    loop, environment = Loop(sshd, tmp_path, bundle.parent), other_onnx_runtime("onnxruntime==1.16.3")
+    done = loop.build("--without", "tvm,openvino", "--out", tmp_path / "b", **environment)
+    assert done.code == 0, done.err
+    assert "onnx left out: the runner on " in done.err
+    manifest = json.loads((tmp_path / "b/manifest.json").read_text())
+    assert {c["backend"] for c in manifest["candidates"]} == {"litert"}
+    (gate,) = (gate for gate in manifest["gates"] if gate["name"] == "backends")
+    assert "onnx left out: the runner on " in gate["text"]
+    asked = loop.build("--backends", "litert,onnx", "--out", tmp_path / "c", **environment)
+    assert asked.code == DeviceError.exit_code
+    assert not (tmp_path / "c").exists()
+
+
+def test_an_engine_that_there_is_no_wheel_of_for_the_board(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    wheel(tmp_path, "ai_edge_litert", "2.1.0", "py3-none-any", "numpy")
+    wheel(tmp_path, "numpy", "2.3.0", "py3-none-any")
     host = load_target("host")
-    chosen = choose(host, (), (), board=True)
-    assert chosen.names == ("litert", "tvm")
-    left_out = {name: "this machine alone" in why for name, why in chosen.left_out.items()}
-    assert left_out == {"onnx": True, "openvino": True}
-    assert choose(host, (), (), board=False).names == ("litert", "tvm", "onnx", "openvino")
-    with pytest.raises(MissingDependencyError, match="onnx is measured on this machine alone so far"):
-        choose(host, ("litert", "onnx"), (), board=True)
+    with Board(lambda: SshConnection(sshd.address), "loop", Cache(tmp_path / "cache")) as there:
+        chosen = choose(host, (), ("tvm",), there)
+        assert chosen.names == ("litert",)
+        assert "no onnxruntime was found for Python" in chosen.left_out["onnx"]
+        assert "no openvino was found for Python" in chosen.left_out["openvino"]
+        with pytest.raises(ProvisioningError, match="no onnxruntime was found for Python"):
+            choose(host, ("litert", "onnx"), (), there)
+    system = board(sshd, SYSTEM)
+    with system as there, pytest.raises(ProvisioningError, match="python3 on loopback has no onnxruntime") as caught:
+        choose(host, ("litert", "onnx"), (), there)
+    assert "--runtime provisioned brings one along" in caught.value.format_message()
+
+
+def test_another_version_than_figures_would_name_is_an_error(bundle: Path) -> None:
+    (found,) = (c for c in json.loads((bundle / "manifest.json").read_text())["candidates"] if c["id"] == "onnx")
+    job = Candidate("onnx", "onnx", bundle / found["file"], 1, {**found["config"], "version": "9.9"}).job()
+    x = {found["config"]["inputs"][0]["name"]: np.zeros((1, 8, 8, 1), np.float32)}
+    with pytest.raises(DeviceError, match=r"onnxruntime [\d.]+ is on this machine, expected 9\.9"):
+        outputs(LocalDevice(), job, x, lambda *_: None)
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "tvm"])

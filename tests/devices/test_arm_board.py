@@ -99,16 +99,20 @@ def test_outputs_there_are_bit_equal_with_the_reference_kernels(arm_board: ArmBo
     assert "100 samples: bit-equal" in done.out
 
 
-def test_code_of_tvms_is_judged_and_measured_there(arm_board: ArmBoard) -> None:
-    options = ("--recipe", "int8", "--backends", "litert,tvm", "--on", "arm-board", "--out", "engines")
+def test_other_engines_are_judged_and_measured_there(arm_board: ArmBoard) -> None:
+    """TVM's code, and ONNX Runtime, which is brought."""
+    options = ("--recipe", "int8", "--backends", "litert,tvm,onnx", "--on", "arm-board", "--out", "engines")
     done = arm_board.run("build", "digits", *options)
     assert done.code == 0, done.err
-    assert "4 of 4 candidates agree" in done.out
+    assert "5 of 5 candidates agree" in done.out
     manifest = json.loads((arm_board.folder / "engines" / "manifest.json").read_text())
     found = {c["id"]: c for c in manifest["candidates"]}
     assert {"tvm", "tvm-reference"} < set(found)
     assert all(verdict["exact"] for verdict in found["tvm-reference"]["parity"].values())
     assert found["tvm"]["latency_p50_ms"] < found["litert-builtin"]["latency_p50_ms"]
+    assert found["onnx"]["latency_p50_ms"] > 0
+    engines = manifest["measurement"]["environment"]["before"]["engines"]
+    assert engines == {"onnxruntime": found["onnx"]["config"]["version"]}
     assert found[manifest["winner"]["id"]]["passed"]
 
 

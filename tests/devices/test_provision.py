@@ -13,7 +13,7 @@ from devices.sshd import Sshd, left
 from running import run_cli
 
 from edgecompile.cache import Cache
-from edgecompile.devices.provision import Platform, wheels
+from edgecompile.devices.provision import Platform, engine, wheels
 from edgecompile.errors import ProvisioningError
 
 KWS = "models/mlperf_tiny/kws/kws_ref_model.tflite"
@@ -71,6 +71,30 @@ def test_wheels_are_kept_and_not_asked_for_again(index: Path, tmp_path: Path) ->
     found = wheels(platform, cache)
     shutil.rmtree(index)
     assert wheels(platform, cache) == found
+
+
+def test_the_newest_engine_that_takes_the_runtimes_numpy(index: Path, tmp_path: Path) -> None:
+    """And nothing else of what it asks for, which running a model doesn't take."""
+    wheel(index, "sympy", "1.0", "py3-none-any")
+    for version, numpy in (("1.20.0", ">=1.21"), ("1.21.0", ">=1.21"), ("1.22.0", ">=2.9")):
+        wheel(index, "onnxruntime", version, "cp311-cp311-manylinux_2_27_aarch64", f"numpy{numpy}", "sympy")
+    platform, cache = Platform((3, 11), "aarch64", 36), Cache(tmp_path / "cache")
+    runtime = wheels(platform, cache)
+    found = engine("onnx", runtime, platform, cache)
+    assert [path.name for path in found.files] == ["onnxruntime-1.21.0-cp311-cp311-manylinux_2_27_aarch64.whl"]
+    assert (found.version("onnxruntime"), found.what) == ("1.21.0", "onnxruntime")
+    shutil.rmtree(index)
+    assert engine("onnx", runtime, platform, cache) == found
+
+
+def test_no_engine_for_a_platform(index: Path, tmp_path: Path) -> None:
+    wheel(index, "onnxruntime", "1.21.0", "cp311-cp311-manylinux_2_28_aarch64")
+    platform, cache = Platform((3, 11), "aarch64", 27), Cache(tmp_path / "cache")
+    message = r"no onnxruntime was found for Python 3\.11, aarch64, glibc 2\.27: onnxruntime: No matching distribution"
+    with pytest.raises(ProvisioningError, match=message) as caught:
+        engine("onnx", wheels(platform, cache), platform, cache)
+    assert caught.value.hint == "leave it out (--without onnx)"
+    assert len(list((cache.root / "wheels").iterdir())) == 1  # the runtime's
 
 
 def test_no_runtime_at_all(index: Path, tmp_path: Path) -> None:

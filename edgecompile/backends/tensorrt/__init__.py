@@ -24,7 +24,6 @@ GRAPHS = {FP16: "onnx", INT8: "onnx-int8"}
 
 
 class TensorRt:
-    here_alone = False
     on_board = True
     question = nothing_to_ask
 

@@ -41,7 +41,6 @@ def linker(arch: str) -> tuple[str, str]:
 
 
 class Tvm:
-    here_alone = False
     on_board = False
 
     def runs_here(self, candidate: Candidate) -> bool:
