@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 # Builds with every engine there is take long: tests of engines name them with --backends.
 os.environ["EDGECOMPILE_WITHOUT"] = "tvm,onnx,openvino"
+
+# A shell starts what it runs in the background without Ctrl-C, which some tests send.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
