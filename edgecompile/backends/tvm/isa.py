@@ -45,12 +45,12 @@ class InstructionSet:
         """What a CPU must have to run it, by the names of /proc/cpuinfo."""
         return (*self.needs, *self.implied)
 
-    @property
-    def sums(self) -> int:
-        """Registers for the sums of dot products; others hold what is multiplied, which x86 may read from memory."""
+    def sums(self, blocks: int) -> int:
+        """Registers for the sums of dot products with so many blocks of channels; others hold what is multiplied, which
+        x86 may read from memory."""
         if self.arch == "aarch64":
             return self.registers - 8
-        return 16 if self.registers == 32 else 7
+        return self.registers // 2 - (blocks > 1 or self.registers < 32)
 
     @property
     def unrolled(self) -> int:

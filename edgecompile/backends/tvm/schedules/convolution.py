@@ -36,7 +36,7 @@ def convolution(
     n, y, z, o = sch.get_loops(store)
     height, width = int(sch.get(y).extent), int(sch.get(z).extent)
     blocks = int(sch.get(o).extent) // made.vector
-    spare = isa.sums if intrinsic and made.grouped else isa.registers - 4
+    spare = isa.sums(blocks) if intrinsic and made.grouped else isa.registers - 4
     columns, wide = tile(width, blocks, spare, 8 if width == 1 else 4)
     zo, zi = sch.split(z, [None, columns])
     oo, om, oi = sch.split(o, [None, wide, made.vector])
