@@ -39,6 +39,7 @@ import edgecompile.ondevice.runner as runner
 from edgecompile import data as datasets
 from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.backends.base import Candidate
+from edgecompile.backends.tvm import LIBRARY, REFERENCE_LIBRARY, role
 from edgecompile.backends.tvm.isa import best
 from edgecompile.loaders.base import LoadOptions
 from edgecompile.stages.base import Context
@@ -242,7 +243,8 @@ def libraries_without_amx(out: Path, threads: int) -> dict[str, Path]:
     folder.mkdir()
     context = Context(folder, folder, None, "float", LoadOptions(), 0, None, None, lambda _: None)
     made = CompileTvm.now((isa,), threads).run(Artifact(TFLITE, {"model": model}, read(model).signature), context)
-    return dict(made.files)
+    names = {role(name, threads): name for name in (LIBRARY, REFERENCE_LIBRARY)}
+    return {names[file]: path for file, path in made.files.items()}
 
 
 def has_amx() -> bool:

@@ -243,6 +243,23 @@ def test_the_pages_of_figures_are_those_of_the_rows(script: str, page: str, tmp_
     assert (tmp_path / "docs" / page).read_text() == (ROOT / "docs" / page).read_text(), stale
 
 
+def test_libraries_without_amx_go_by_the_names_of_their_candidates(data: Path, tmp_path: Path) -> None:
+    """They take the places of a bundle's own, where a process is denied AMX."""
+    out = tmp_path / "bundle"
+    out.mkdir()
+    shutil.copy(data / "models/mlperf_tiny/kws/kws_ref_model.tflite", out / "model.tflite")
+    code = (
+        f"import json, pathlib, bench_backends as b; found = b.libraries_without_amx(pathlib.Path({str(out)!r}), 2); "
+        "print(json.dumps({name: str(path) for name, path in found.items()}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found) == {"tvm", "tvm-reference"}
+    assert all(Path(path).is_file() for path in found.values())
+
+
 def test_engines_measured_on_two_cpus_stand_in_two_tables(tmp_path: Path) -> None:
     """And a row tells what rows of an earlier form left out, which stay readable."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
