@@ -105,7 +105,7 @@ def _widened(work: Work, dtype: str) -> Array:
 def _fours(work: Work, epilogue: Epilogue) -> Kernel:
     """By dot products of four columns."""
     isa, window = work.isa, work.window
-    threads = work.threads if isa.microseconds(2 * work.macs, dots=False) >= schedules.WORTH else 1
+    threads = schedules.depthwise_threads(isa, work.macs, work.threads)
     band = bands.band(window, isa.lanes, work.stored // isa.lanes, threads)
     made = interleaved.depthwise(work.of, window, band.rows, isa.lanes, epilogue)
     function, note = bands.depthwise(made, band, isa, threads)

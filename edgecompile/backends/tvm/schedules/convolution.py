@@ -112,7 +112,7 @@ def depthwise(made: Sum, isa: InstructionSet, macs: int, threads: int) -> tuple[
             sch.unroll(loop)
     sch.compute_inline(sch.get_sblock("pad"))
     shared = ""
-    if threads > 1 and isa.microseconds(2 * macs, dots=False) >= WORTH:  # half of what it does is loading
+    if depthwise_threads(isa, macs, threads) > 1:
         sch.parallel(sch.fuse(n, y))
         shared = f", rows by {threads} threads"
     sch.vectorize(lane)
@@ -122,6 +122,11 @@ def depthwise(made: Sum, isa: InstructionSet, macs: int, threads: int) -> tuple[
     sch.unroll(first[-3])
     del ablock
     return sch.mod["main"], f"{columns}x{made.vector} tile{shared}"
+
+
+def depthwise_threads(isa: InstructionSet, macs: int, threads: int) -> int:
+    """How many of `threads` a depthwise convolution is worth; half of what it does is loading."""
+    return threads if isa.microseconds(2 * macs, dots=False) >= WORTH else 1
 
 
 def share(
