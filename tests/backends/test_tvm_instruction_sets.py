@@ -96,6 +96,16 @@ def test_tiles(tmp_path: Path) -> None:
         on()
 
 
+def test_sums_that_nothing_reads_take_no_tiles(tmp_path: Path) -> None:
+    """RELU with the zero point at the end of the range leaves one number alone, as TVM sees where all is integers."""
+    window = {
+        "size": (1, 1), "stride": (1, 1), "dilation": (1, 1), "padding": "VALID", "input": (7, 7),
+        "activation": "RELU", "seed": 0, "zeros": (0, 127), "scales": (0.5, 0.5),
+    }  # fmt: skip
+    with tiles(tmp_path) as isa:
+        summed("CONV_2D", "int8", window, 64, 16, batch=2, isa=isa)
+
+
 @pytest.mark.slow
 def test_tiles_in_a_whole_network(data: Path, tmp_path: Path) -> None:
     model = data / "models/imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite"
