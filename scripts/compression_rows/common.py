@@ -126,15 +126,18 @@ def facts() -> dict[str, Any]:
         ["git", "status", "--porcelain", "--", "edgecompile", "models", "targets", "scripts"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    model = next(
-        (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ":"
-    )
     return {
         "commit": commit.stdout.strip() + ("+changes" if changed.stdout.strip() else ""),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "cpu": model.partition(":")[2].strip(),
-        "cores": len(os.sched_getaffinity(0)),
+        **cpu(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "seed": 0,
     }
+
+
+def cpu() -> dict[str, Any]:
+    model = next(
+        (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ":"
+    )
+    return {"cpu": model.partition(":")[2].strip(), "cores": len(os.sched_getaffinity(0))}

@@ -1,0 +1,1 @@
+"""What scripts/bench_backends.py is made of."""
