@@ -43,7 +43,7 @@ RESULTS = ROOT / "docs" / "benchmarks"
 PAGE = ROOT / "docs" / "engines.md"
 MODELS = ("resnet8", "ds-cnn", "mobilenet-v1-025-96", "autoencoder", "mobilenet-v1-224", "mobilenet-v2-224")
 PRECISIONS = ("int8", "float32")
-SECONDS = 1.5
+REPEATS, SECONDS = 9, 1.5
 
 
 def main() -> None:
@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="with --for: all that it needs")
     parser.add_argument("--built", type=Path, metavar="FOLDER", help="measure what --for put there")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where the JSON goes")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each engine, in each of the repeats (1.5)")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="processes (9)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each engine, in each of them (1.5)")
     parser.add_argument("--list", action="store_true", help="name all rows")
     parser.add_argument("--page", action="store_true", help="write docs/engines.md from the results there are")
     given = parser.parse_args()
@@ -66,7 +67,7 @@ def main() -> None:
         PAGE.write_text(page(RESULTS, rows))
     elif given.built:
         row = Prepared.load(given.built)
-        tell({**figures(row, given.seconds), **machine()}, given.results)
+        tell({**figures(row, given.repeats, given.seconds), **machine()}, given.results)
     elif given.threads is None or (given.instructions is None) != (given.folder is None):
         parser.error("give MODEL, PRECISION and THREADS, with --for a --folder, or --built, --list or --page")
     else:
@@ -78,7 +79,7 @@ def main() -> None:
         if given.folder:
             row.save(given.folder)
         else:
-            tell(figures(row, given.seconds), given.results)
+            tell(figures(row, given.repeats, given.seconds), given.results)
 
 
 def tell(result: Mapping[str, Any], folder: Path) -> None:

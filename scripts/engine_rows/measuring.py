@@ -25,7 +25,7 @@ from engine_rows.amx import deny_amx, has_amx
 
 TVM = "tvm"
 ENGINES = ("apache-tvm", "ai-edge-litert", "onnxruntime", "tf2onnx", "openvino")
-REPEATS, RUNS = 9, 30
+RUNS = 30
 _INPUTS, _PREPARED = "inputs.npz", "prepared.json"
 
 
@@ -46,7 +46,7 @@ class Prepared:
     expected: Mapping[str, Path]
 
     def save(self, folder: Path) -> None:
-        """With all files, for another machine."""
+        """With all files, for another machine, and whatever versions of the engines are there."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
 
@@ -55,7 +55,13 @@ class Prepared:
             return name
 
         shutil.copy(self.inputs, folder / _INPUTS)
-        candidates = [{**each, "model": kept(each["model"], Path(each["model"]).name)} for each in self.candidates]
+        candidates = [
+            {
+                **{k: v for k, v in each.items() if k != "version"},
+                "model": kept(each["model"], Path(each["model"]).name),
+            }
+            for each in self.candidates
+        ]
         others = {name: kept(path, f"without-amx-{path.name}") for name, path in self.without_amx.items()}
         expected = {name: kept(path, f"expected-{path.name}") for name, path in self.expected.items()}
         told = {
@@ -82,13 +88,13 @@ class Prepared:
         )
 
 
-def figures(row: Prepared, seconds: float) -> dict[str, Any]:
+def figures(row: Prepared, repeats: int, seconds: float) -> dict[str, Any]:
     """Of a row, in JSON. seconds: that each engine is run for at least, in each of the repeats."""
     differing = {name: _differing(row, name, path) for name, path in row.expected.items()}
     winner = row.known["winner"] or _fastest(_times(row, seconds))
     runs, without_amx = [], []
     plain = None
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         found = _times(row, seconds)
         plain = plain or found["peak_rss_mb"]
         runs.append(found["p50_ms"])
