@@ -11,7 +11,7 @@ import numpy as np
 from edgecompile.backends.tvm import lowerings
 from edgecompile.backends.tvm.arithmetic import REFERENCE, Range
 from edgecompile.backends.tvm.isa import InstructionSet
-from edgecompile.backends.tvm.operators.pointwise import compact
+from edgecompile.backends.tvm.operators.pointwise import compact, filled
 from edgecompile.backends.tvm.plan import BYTES, Padded, Plan, Step, Value
 from edgecompile.backends.tvm.schedules import plain
 from edgecompile.backends.tvm.statics import folded
@@ -47,7 +47,11 @@ class Planner:
                 if lower is None:
                     raise self.unsupported(operator, "there is no TVM code of ours for it")
                 self._check_types(operator)
-                lower(self, operator)
+                number = self.only_number(operator)
+                if number is None:
+                    lower(self, operator)
+                else:
+                    self._fill(operator, number)
                 self._done.add(operator.index)
         for index in self.graph.outputs:
             self.plan.outputs.append(self._handed_out(index))
@@ -110,6 +114,12 @@ class Planner:
             low, high = max(low, zero + round(-1 / scale)), min(high, zero + round(1 / scale))
         shift = self.shift(index)
         return Range(scale, zero + shift, low + shift, high + shift, self.dtype(index), tensor.dtype == "uint8")
+
+    def only_number(self, operator: Operator) -> int | None:
+        """What the operator's activation makes of all numbers, as it is stored; None where it leaves more than one."""
+        activation = operator.options.get("fused_activation_function", "NONE")
+        of = self.range(operator.outputs[0], activation) if activation != "NONE" else None
+        return None if of is None or of.low < of.high else of.low
 
     def shift(self, index: int) -> int:
         """What is added to the tensor's integers where they are stored."""
@@ -206,6 +216,14 @@ class Planner:
 
     def _copy(self, value: Value, made: Value, why: str) -> None:
         function = compact(value.stored, made.shape, value.dtype, made.dtype)
-        lanes = self.isa.lanes * 4 // BYTES[value.dtype]  # whole registers
-        scheduled, note = plain.pointwise(function, max(lanes, 2), self.threads)
+        scheduled, note = plain.pointwise(function, self._whole_registers(value), self.threads)
         self.emit(Step(scheduled, (value, made), (made,), (), f"{why}, {note}"))
+
+    def _fill(self, operator: Operator, number: int) -> None:
+        """The operator's output is one number: in its sums, which nothing would read, TVM would lose all loops."""
+        made = self.output(operator.outputs[0])
+        function, note = plain.pointwise(filled(made.shape, made.dtype, number), self._whole_registers(made), 1)
+        self.emit(Step(function, (made,), (made,), (operator.index,), f"one number, {note}"))
+
+    def _whole_registers(self, value: Value) -> int:
+        return max(self.isa.lanes * 4 // BYTES[value.dtype], 2)

@@ -227,7 +227,9 @@ def _epilogue(
 def _residual(planner: Planner, operator: Operator, stored: tuple[int, ...]) -> _Residual | None:
     """The addition that alone reads the output, if its other input is there already and lies in memory alike."""
     behind = planner.only_reader(operator.outputs[0])
-    if behind is None or behind.name != "ADD" or operator.options["fused_activation_function"] != "NONE":
+    if behind is None or behind.name != "ADD" or planner.only_number(behind) is not None:
+        return None
+    if operator.options["fused_activation_function"] != "NONE":
         return None
     first, second = behind.inputs
     other = second if first == operator.outputs[0] else first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ def indexed(
 
 def pointwise(inputs: Sequence[tuple[tuple[int, ...], str]], shape: tuple[int, ...], of: Callable[..., Expr]) -> Any:
     """`indexed` of inputs that broadcast as NumPy's do. of: (elements) -> element."""
+    if all(each == shape for each, _ in inputs):  # else TVM looks for each element of a vector by itself
+        shape = (math.prod(shape),)
+        inputs = [(shape, dtype) for _, dtype in inputs]
     return indexed(inputs, shape, lambda placed, at: of(*(broadcast(x, at) for x in placed)))
 
 
@@ -54,6 +58,10 @@ def quantized(value: Expr, into: Range, exact: bool) -> Expr:
         return rounded(value * f32(1 / into.scale), into)
     limit = f32(1 << 20)  # more than any byte, less than what int32 holds
     return clamped(away_from_0(tirx.max(tirx.min(value / f32(into.scale), limit), -limit)), into)
+
+
+def filled(shape: tuple[int, ...], dtype: str, number: int) -> Any:
+    return indexed([], (math.prod(shape),), lambda _, __: tirx.const(number, dtype))
 
 
 def compact(stored: tuple[int, ...], shape: tuple[int, ...], dtype: str, into: str) -> Any:
