@@ -77,10 +77,10 @@ def prepared(model: str, precision: str, threads: int, out: Path, instructions: 
         row.known["candidates"].update(
             {name: {**row.known["candidates"][name], "accuracy": score} for name, score in scores.items()}
         )
-    if isa is not None and isa.tiles:
+    if isa is not None and isa.tiles and precision == "int8":
         plain = best(isa.arch, [need for need in isa.needs if not need.startswith("amx")])
         assert plain is not None
-        row = replace(row, without_amx=libraries(out, plain, threads))
+        row = replace(row, without_amx=libraries(out, plain, threads)[0])
     return row
 
 
@@ -107,10 +107,10 @@ def _elsewhere(row: Prepared, out: Path, isa: InstructionSet) -> Prepared:
         if each["engine"] == TVM:
             expected[each["id"]] = out.with_name(f"{out.name}-{each['id']}.npz")
             outputs(row, each["id"], expected[each["id"]])
-    files = libraries(out, isa, row.threads)
+    files, compiled = libraries(out, isa, row.threads)
     candidates = tuple({**each, "model": str(files.get(each["id"], each["model"]))} for each in row.candidates)
     known = {
-        **row.known, "winner": None, "accuracy": None, "tvm_build": {}, "built_on": row.known["cpu"],
+        **row.known, "winner": None, "accuracy": None, "tvm_build": compiled, "built_on": row.known["cpu"],
         "candidates": {
             name: {**told, **({"bytes": files[name].stat().st_size, "parity": None} if name in files else {})}
             for name, told in row.known["candidates"].items()
@@ -136,8 +136,8 @@ def accuracies(out: Path, manifest: Mapping[str, Any], candidates: list[Mapping[
     return found
 
 
-def libraries(out: Path, isa: InstructionSet, threads: int) -> dict[str, Path]:
-    """{candidate: TVM's library of the bundle's model, for these instructions}"""
+def libraries(out: Path, isa: InstructionSet, threads: int) -> tuple[dict[str, Path], dict[str, Any]]:
+    """({candidate: TVM's library of the bundle's model, for these instructions}, {candidate: what compiling took})"""
     model = out / "model.tflite"
     folder = out.with_name(f"{out.name}-{isa.name}")
     shutil.rmtree(folder, ignore_errors=True)
@@ -145,7 +145,8 @@ def libraries(out: Path, isa: InstructionSet, threads: int) -> dict[str, Path]:
     context = Context(folder, folder, None, "float", LoadOptions(), 0, None, None, lambda _: None)
     made = CompileTvm.now((isa,), threads).run(Artifact(TFLITE, {"model": model}, read(model).signature), context)
     names = {role(name, threads): name for name in (LIBRARY, REFERENCE_LIBRARY)}
-    return {names[file]: path for file, path in made.files.items() if file in names}
+    files = {names[file]: path for file, path in made.files.items() if file in names}
+    return files, {names[file]: metrics for file, metrics in made.metrics.items() if file in names}
 
 
 def random_mobilenet(folder: Path) -> tuple[Any, ...]:

@@ -54,7 +54,7 @@ def convolution(work: Work, vector: int, group: int, epilogue: Epilogue) -> Kern
     isa = work.isa
     if not dotted(work.of.dtype, group):
         return _products(work, vector, group, epilogue)
-    if isa.matrix is not None and smmla.fits(work.of.channels, work.window):
+    if isa.matrix is not None and smmla.fits(work.of, work.window):
         return _blocks(work, vector, epilogue)
     return _dots(work, vector, epilogue)
 
@@ -131,7 +131,7 @@ def _dots(work: Work, vector: int, epilogue: Epilogue) -> Kernel:
     """By dot products of four bytes, or by AMX's tiles."""
     isa, weights, window = work.isa, work.weights, work.window
     made = operators.byte_convolution(work.of, window, work.stored, vector, epilogue)
-    if operators.folds(weights.shape[3], window):
+    if operators.folds(work.of, window):
         weights = weights.reshape(*weights.shape[:2], 1, -1)
     packed = operators.pack(weights, work.stored, vector, operators.GROUP)
     if isa.tiles and window.pointwise and made.scratch is None:

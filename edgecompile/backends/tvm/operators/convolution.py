@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,12 +114,18 @@ def convolution(
     return Sum(function, window.padded, scratch, vector, size * math.prod(window.size) * of.channels * outputs)
 
 
-def folds(channels: int, window: Window) -> bool:
-    """Whether a row of the window is better taken as so many channels of one column: where few channels, each filled up
-    to a whole group, would make most of the products ones by zero."""
+def groups(of: Input, window: Window) -> int:
+    """Of four channels, that a row of the window is made of."""
     columns = window.size[1]
-    whole = window.dilation[1] == window.apart[1] == 1
-    return whole and 4 * -(-columns * channels // GROUP) <= 3 * columns * -(-channels // GROUP)
+    return -(-columns * of.channels // GROUP) if folds(of, window) else columns * -(-of.channels // GROUP)
+
+
+def folds(of: Input, window: Window) -> bool:
+    """Whether a row of the window is taken as so many channels of one column: where channels, each column's filled up
+    to whole groups, would make products by zero. In memory such a row has to be one piece."""
+    columns, channels = window.size[1], of.channels
+    whole = window.dilation[1] == 1 and window.apart == (1, 1) and of.stored == channels
+    return whole and channels % GROUP > 0 and -(-columns * channels // GROUP) <= columns * -(-channels // GROUP)
 
 
 def byte_convolution(of: Input, window: Window, outputs: int, vector: int, epilogue: Epilogue) -> Sum:
@@ -126,37 +133,32 @@ def byte_convolution(of: Input, window: Window, outputs: int, vector: int, epilo
 
     The epilogue's bias has to hold what the zero point adds. Where it `folds`, the weights' columns are channels, too.
     """
-    folded = folds(of.channels, window)
+    folded = folds(of, window)
     size = (window.size[0], 1) if folded else window.size
-    groups = -(-of.channels * (window.size[1] if folded else 1) // GROUP)
+    depth = groups(of, window) // size[1]
     x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
-    w = te.placeholder((outputs // vector, *size, groups, vector, GROUP), "int8", "weights")
+    w = te.placeholder((outputs // vector, *size, depth, vector, GROUP), "int8", "weights")
     fill = tirx.const(of.zero, of.dtype)
     padded = window_of(x, window, fill)
-    direct = not window.padded and of.stored >= groups * GROUP and not folded
+    direct = not window.padded and of.stored >= depth * GROUP and not folded
     shape: tuple[int, ...]
     scratch: tuple[tuple[int, ...], str] | None = None
     if direct:
         read = padded
     elif folded:
-        (rows, columns), step, channels = window.reach, window.stride[1] * of.channels, of.channels
-        shape = (of.batch, rows, (window.output[1] - 1) * step + groups * GROUP)
-
-        def line(n: Expr, h: Expr, j: Expr) -> Expr:
-            return tirx.if_then_else(j < columns * channels, padded(n, h, j // channels, j % channels), fill)
-
-        p = te.compute(shape, line, name="pad")
+        x, shape, line = _lines(of, window, depth * GROUP)
+        channels, p = of.channels, te.compute(shape, line, name="pad")
         read, scratch = (lambda n, h, w, c: p[n, h, w * channels + c]), (shape, of.dtype)
     else:
-        shape = (of.batch, *window.reach, groups * GROUP)
+        shape = (of.batch, *window.reach, depth * GROUP)
 
         def at(n: Expr, h: Expr, w: Expr, c: Expr) -> Expr:
-            return padded(n, h, w, c, *([c < of.channels] if groups * GROUP > of.stored else []))
+            return padded(n, h, w, c, *([c < of.channels] if depth * GROUP > of.stored else []))
 
         p = te.compute(shape, at, name="pad")
         read, scratch = (lambda n, h, w, c: p[n, h, w, c]), (shape, of.dtype)
     kh, kw = te.reduce_axis((0, size[0]), "kh"), te.reduce_axis((0, size[1]), "kw")
-    g, b = te.reduce_axis((0, groups), "g"), te.reduce_axis((0, GROUP), "b")
+    g, b = te.reduce_axis((0, depth), "g"), te.reduce_axis((0, GROUP), "b")
     (sh, sw), (dh, dw) = window.stride, window.dilation
     total = te.compute(
         (of.batch, *window.output, outputs // vector, vector),
@@ -168,7 +170,22 @@ def byte_convolution(of: Input, window: Window, outputs: int, vector: int, epilo
         name="sum",
     )
     function = _stored(total, x, w, window, outputs, vector, epilogue, *([] if direct else [p]))
-    return Sum(function, not direct, scratch, vector, math.prod(size) * groups * GROUP * outputs, grouped=True)
+    return Sum(function, not direct, scratch, vector, math.prod(size) * depth * GROUP * outputs, grouped=True)
+
+
+def _lines(of: Input, window: Window, last: int) -> tuple[Any, tuple[int, ...], Callable[..., Expr]]:
+    """(the input in rows of channels of columns, shape of the same with padding, its elements). last: how many numbers
+    the last column's window has."""
+    (top, left), (height, width) = window.before, window.input
+    begin, end = left * of.channels, (left + width) * of.channels
+    x = te.placeholder((of.batch, height, width * of.channels), of.dtype, "x")
+    shape = (of.batch, window.reach[0], (window.output[1] - 1) * window.stride[1] * of.channels + last)
+
+    def line(n: Expr, h: Expr, j: Expr) -> Expr:
+        inside = tirx.all(h >= top, h < height + top, j >= begin, j < end)
+        return tirx.if_then_else(inside, x[n, h - top, j - begin], tirx.const(of.zero, of.dtype))
+
+    return x, shape, line
 
 
 def depthwise(

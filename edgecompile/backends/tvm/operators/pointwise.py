@@ -75,4 +75,6 @@ def compact(stored: tuple[int, ...], shape: tuple[int, ...], dtype: str, into: s
             else tirx.reinterpret(into, value ^ tirx.const(-128 if dtype == "int8" else 128, dtype))
         )
 
+    if stored == shape:
+        stored = shape = (math.prod(shape),)
     return indexed([(stored, dtype)], shape, at)

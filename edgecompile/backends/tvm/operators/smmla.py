@@ -15,19 +15,19 @@ from tvm.s_tir import SBlock, SBlockRealize
 
 from edgecompile.backends.tvm.arithmetic import Expr
 from edgecompile.backends.tvm.epilogues import Epilogue
-from edgecompile.backends.tvm.operators.convolution import GROUP as DOT
-from edgecompile.backends.tvm.operators.convolution import Input, Sum, folds, window_of
+from edgecompile.backends.tvm.operators.convolution import Input, Sum, window_of
+from edgecompile.backends.tvm.operators.convolution import groups as dot_groups
 from edgecompile.backends.tvm.operators.window import Window
 
 GROUP = 8  # bytes of a row of a block
 VECTOR = 4  # channels of the output, of which a pair's sums fill two registers
 
 
-def fits(channels: int, window: Window) -> bool:
+def fits(of: Input, window: Window) -> bool:
     """Whether it takes clearly fewer instructions than dot products do: of few columns or channels much is padding."""
     width = window.output[1]
-    blocks, dots = -(-width // 2) * 2 * -(-channels // GROUP), width * -(-channels // DOT)
-    return 4 * blocks <= 3 * dots and not folds(channels, window)
+    blocks = -(-width // 2) * 2 * window.size[1] * -(-of.channels // GROUP)
+    return 4 * blocks <= 3 * width * dot_groups(of, window)
 
 
 def convolution(of: Input, window: Window, outputs: int, epilogue: Epilogue, half: int) -> Sum:

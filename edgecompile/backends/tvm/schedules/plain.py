@@ -9,19 +9,23 @@ from tvm import s_tir
 
 CHUNK = 60_000  # elements that are worth a thread's start
 _ROWS = 16_000  # the same, of rows that are summed up or exponentiated
+# Elements of the last axis in a vector that are worth more than whole vectors of several axes, whose elements TVM looks
+# for one by one.
+_CONTIGUOUS = 4
 
 
 def pointwise(function: Any, lanes: int, threads: int) -> tuple[Any, str]:
     """(the scheduled function, what was done): the block `store`, in vectors."""
     sch = s_tir.Schedule(function)
-    loops = sch.get_loops(sch.get_sblock("store"))
-    loop = sch.fuse(*loops) if len(loops) > 1 else loops[0]
-    extent = int(sch.get(loop).extent)
-    vector = _divisor(extent, lanes)
-    outer, inner = sch.split(loop, [None, vector])
+    *before, last = sch.get_loops(sch.get_sblock("store"))
+    if before and _divisor(int(sch.get(last).extent), lanes) < _CONTIGUOUS:
+        before, last = [], sch.fuse(*before, last)
+    vector = _divisor(int(sch.get(last).extent), lanes)
+    outer, inner = sch.split(last, [None, vector])
     sch.vectorize(inner)
+    outer = sch.fuse(*before, outer) if before else outer
     shared = ""
-    if threads > 1 and extent >= CHUNK:
+    if threads > 1 and int(sch.get(outer).extent) * vector >= CHUNK:
         sch.parallel(outer)
         shared = f", {threads} threads"
     return sch.mod["main"], f"vectors of {vector}{shared}"
@@ -169,7 +173,8 @@ def _by_threads(sch: Any, loops: list[Any], elements: int, threads: int) -> str:
 
 
 def _divisor(extent: int, lanes: int) -> int:
-    return next((size for size in (lanes, lanes // 2, 4, 2) if size > 1 and extent % size == 0), 1)
+    """The largest power of two, `lanes` at most, that divides it; lanes is one, too."""
+    return math.gcd(extent, lanes)
 
 
 def as_it_is(function: Any, *_: int) -> tuple[Any, str]:
