@@ -8,9 +8,9 @@
 A row builds the network once with all engines, as a user does (parity, accuracy on the whole test set, winner). Then,
 in fresh processes of the on-device runner, all engines that passed are run again, interleaved in random order; each
 process gives a ratio for each pair of engines, and the medians over the processes are the row's figures. Where the CPU
-has AMX, a second process beside each first one is denied it by the kernel, so that the figures say where a gain comes
-from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS-CPU.json. Needs EDGECOMPILE_DATA and the extras tvm, onnx
-and openvino. mobilenet-v1-224 has random weights, and no accuracy.
+has AMX, a second process beside each first one of an int8 row is denied it by the kernel, so that the figures say where
+a gain comes from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS-CPU.json. Needs EDGECOMPILE_DATA and the
+extras tvm, onnx and openvino. mobilenet-v1-224 has random weights, and no accuracy.
 
 A machine without a compiler, data or network measures what was built elsewhere, in two steps. It needs Python, NumPy
 and the engines; the fastest in a process before the others is the winner there, there is no accuracy, and the outputs
@@ -37,37 +37,40 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from compression_rows.common import ROOT, cpu
 from engine_rows.measuring import Prepared, figures
+from engine_rows.networks import MODELS, PRECISIONS
 from engine_rows.page import page
 
 RESULTS = ROOT / "docs" / "benchmarks"
 PAGE = ROOT / "docs" / "engines.md"
-MODELS = ("resnet8", "ds-cnn", "mobilenet-v1-025-96", "autoencoder", "mobilenet-v1-224", "mobilenet-v2-224")
-PRECISIONS = ("int8", "float32")
 REPEATS, SECONDS = 9, 1.5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", choices=MODELS, metavar="MODEL")
-    parser.add_argument("precision", nargs="?", choices=PRECISIONS, metavar="PRECISION")
+    parser.add_argument("model", nargs="?", choices=list(MODELS), metavar="MODEL")
+    parser.add_argument("precision", nargs="?", choices=list(PRECISIONS), metavar="PRECISION")
     parser.add_argument("threads", nargs="?", type=int, choices=[1, 2], metavar="THREADS")
     parser.add_argument("--for", dest="instructions", metavar="INSTRUCTIONS", help="of the machine that will measure")
     parser.add_argument("--folder", type=Path, help="with --for: all that it needs")
     parser.add_argument("--built", type=Path, metavar="FOLDER", help="measure what --for put there")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where the JSON goes")
-    parser.add_argument("--repeats", type=int, default=REPEATS, help="processes (9)")
+    parser.add_argument(
+        "--repeats", type=int, choices=range(1, 100), default=REPEATS, metavar="N", help="processes (9)"
+    )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each engine, in each of them (1.5)")
+    parser.add_argument("--beside", type=int, default=0, metavar="N", help="with --built: rows run meanwhile (0)")
     parser.add_argument("--list", action="store_true", help="name all rows")
     parser.add_argument("--page", action="store_true", help="write docs/engines.md from the results there are")
     given = parser.parse_args()
+    given.results.mkdir(parents=True, exist_ok=True)
     rows = [(model, precision, threads) for model in MODELS for precision in PRECISIONS for threads in (1, 2)]
     if given.list:
         print("\n".join(" ".join(map(str, row)) for row in rows))
     elif given.page:
-        PAGE.write_text(page(RESULTS, rows))
+        PAGE.write_text(page(given.results, rows))
     elif given.built:
         row = Prepared.load(given.built)
-        tell({**figures(row, given.repeats, given.seconds), **machine()}, given.results)
+        tell({**figures(row, given.repeats, given.seconds), **machine(), "beside": given.beside}, given.results)
     elif given.threads is None or (given.instructions is None) != (given.folder is None):
         parser.error("give MODEL, PRECISION and THREADS, with --for a --folder, or --built, --list or --page")
     else:

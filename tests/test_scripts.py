@@ -6,6 +6,7 @@ set up by scripts/test.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,9 +15,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgecompile.loaders.interpreter import own_signature
 from edgecompile.recipe import read_recipe
+from edgecompile.tflite_file import read
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("quickstart", "test", "test-slow", "test-board", "lint", "system-packages")
@@ -260,6 +264,35 @@ def test_libraries_without_amx_go_by_the_names_of_their_candidates(data: Path, t
     found = json.loads(done.stdout.splitlines()[-1])
     assert set(found) == {"tvm", "tvm-reference"}
     assert all(Path(path).is_file() for path in found.values())
+
+
+def test_a_row_is_measured_where_it_was_not_built(
+    digits_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files travel in one folder, which may be named from where one is."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from engine_rows.measuring import Prepared, outputs
+
+    model, inputs, expected = digits_bundle / "model.tflite", tmp_path / "x.npz", tmp_path / "y.npz"
+    (spec,) = own_signature(read(model)).inputs
+    np.savez(inputs, **{spec.name: np.random.default_rng(0).random((3, *spec.shape[1:]), np.float32)})
+    candidates = tuple(
+        {"id": name, "engine": "litert", "model": str(model), "xnnpack": xnnpack, "threads": 1, "version": "0"}
+        for name, xnnpack in (("tvm", True), ("litert-builtin", False))
+    )
+    known = {"row": "digits", "winner": None, "candidates": {each["id"]: {"bytes": 1} for each in candidates}}
+    row = Prepared(1, candidates, inputs, known, {"tvm": model}, {})
+    outputs(row, "tvm", expected)
+    dataclasses.replace(row, expected={"tvm": expected}).save(tmp_path / "there")
+    monkeypatch.chdir(tmp_path)
+    assert all(Path(each["model"]).is_file() for each in Prepared.load(Path("there")).denied().candidates)
+    command = [sys.executable, ROOT / "scripts/bench_backends.py", "--built", "there", "--results", "found"]
+    subprocess.run([*command, "--repeats", "2", "--seconds", "0.01", "--beside", "5"], check=True)
+    (path,) = Path("found").iterdir()
+    found = json.loads(path.read_text())
+    assert found["candidates"]["tvm"]["differing"]["differ"] == 0 < found["candidates"]["tvm"]["differing"]["values"]
+    assert found["winner"] in ("tvm", "litert-builtin")
+    assert (found["repeats"], found["beside"]) == (2, 5)
 
 
 def test_engines_measured_on_two_cpus_stand_in_two_tables(tmp_path: Path) -> None:

@@ -23,27 +23,15 @@ from edgecompile.stages.compile_tvm import CompileTvm
 from edgecompile.stages.evaluate import on_test_set
 from edgecompile.tflite_file import read
 from engine_rows.measuring import TVM, Prepared, outputs
-
-PRECISIONS = {"int8": "int8", "float32": "float"}
-# {name: (source below EDGECOMPILE_DATA, --data)}
-MODELS = {
-    "resnet8": ("models/mlperf_tiny/ic/pretrainedResnet.h5", "resnet8"),
-    "ds-cnn": ("models/mlperf_tiny/kws/kws_ref_model", "ds_cnn"),
-    "mobilenet-v1-025-96": ("models/mlperf_tiny/vww/vww_96.h5", "mobilenet_v1_025_96"),
-    "autoencoder": ("models/mlperf_tiny/ad/ad01.h5", "fc_autoencoder"),
-    "mobilenet-v1-224": ("", ""),
-    "mobilenet-v2-224": ("models/imagenet/mobilenet_v2_1.0_224_imagenet1001.h5", "mobilenet_v2"),
-}
-# In int8 as they come: there are no images to calibrate these with.
-QUANTIZED = {
-    "mobilenet-v1-025-96": "models/mlperf_tiny/vww/vww_96_int8.tflite",
-    "mobilenet-v2-224": "models/imagenet/tf2_mobilenet_v2_1.0_224_ptq.tflite",
-}
+from engine_rows.networks import MODELS, PRECISIONS, QUANTIZED
 
 
 def prepared(model: str, precision: str, threads: int, out: Path, instructions: str | None = None) -> Prepared:
     """A row whose bundle is in `out`. instructions: TVM's libraries are for a machine that has these, not for this one,
     and come with what they should give."""
+    there = next((each for each in INSTRUCTION_SETS if each.name == instructions), None)
+    if instructions is not None and there is None:
+        raise SystemExit(f"--for takes {', '.join(each.name for each in INSTRUCTION_SETS)}, received {instructions}")
     source, *options = (data_folder() / MODELS[model][0], "--data", MODELS[model][1])
     recipe = PRECISIONS[precision]
     if model == "mobilenet-v1-224":
@@ -68,16 +56,14 @@ def prepared(model: str, precision: str, threads: int, out: Path, instructions: 
         for each in passed
     )  # fmt: skip
     row = Prepared(threads, candidates, inputs, _known(f"{model}-{precision}-{threads}", made, passed), {}, {})
-    isa = best(runner.machine(), runner.cpu_features(Path("/proc")))
-    if instructions is not None:
-        isa = next(each for each in INSTRUCTION_SETS if each.name == instructions)
-        row = _elsewhere(row, out, isa)
+    isa = there or best(runner.machine(), runner.cpu_features(Path("/proc")))
+    if there is not None:
+        row = _elsewhere(row, out, there)
     else:
         scores = accuracies(out, made.manifest, passed)
-        row.known["candidates"].update(
-            {name: {**row.known["candidates"][name], "accuracy": score} for name, score in scores.items()}
-        )
-    if isa is not None and isa.tiles and precision == "int8":
+        told = {name: {**known, "accuracy": scores.get(name)} for name, known in row.known["candidates"].items()}
+        row = replace(row, known={**row.known, "candidates": told})
+    if isa is not None and isa.tiles and precision == "int8":  # no code for floats has tiles
         plain = best(isa.arch, [need for need in isa.needs if not need.startswith("amx")])
         assert plain is not None
         row = replace(row, without_amx=libraries(out, plain, threads)[0])
@@ -108,13 +94,20 @@ def _elsewhere(row: Prepared, out: Path, isa: InstructionSet) -> Prepared:
             expected[each["id"]] = out.with_name(f"{out.name}-{each['id']}.npz")
             outputs(row, each["id"], expected[each["id"]])
     files, compiled = libraries(out, isa, row.threads)
-    candidates = tuple({**each, "model": str(files.get(each["id"], each["model"]))} for each in row.candidates)
+    candidates = tuple(
+        {**each, "model": str(files[each["id"]]), "instructions": isa.name, "needs": isa.features}
+        if each["id"] in files
+        else each
+        for each in row.candidates
+    )
+    told = {
+        name: {**known, **({"bytes": files[name].stat().st_size, "parity": None} if name in files else {})}
+        for name, known in row.known["candidates"].items()
+    }
     known = {
-        **row.known, "winner": None, "accuracy": None, "tvm_build": compiled, "built_on": row.known["cpu"],
-        "candidates": {
-            name: {**told, **({"bytes": files[name].stat().st_size, "parity": None} if name in files else {})}
-            for name, told in row.known["candidates"].items()
-        },
+        **{key: value for key, value in row.known.items() if key != "packages"},
+        "candidates": told, "winner": None, "accuracy": None, "tvm_build": compiled, "instructions": isa.name,
+        "built_on": row.known["cpu"], "built_with": row.known["packages"],
     }  # fmt: skip
     return replace(row, candidates=candidates, known=known, expected=expected)
 
@@ -145,8 +138,8 @@ def libraries(out: Path, isa: InstructionSet, threads: int) -> tuple[dict[str, P
     context = Context(folder, folder, None, "float", LoadOptions(), 0, None, None, lambda _: None)
     made = CompileTvm.now((isa,), threads).run(Artifact(TFLITE, {"model": model}, read(model).signature), context)
     names = {role(name, threads): name for name in (LIBRARY, REFERENCE_LIBRARY)}
-    files = {names[file]: path for file, path in made.files.items() if file in names}
-    return files, {names[file]: metrics for file, metrics in made.metrics.items() if file in names}
+    files = {names[file]: path for file, path in made.files.items()}
+    return files, {names[file]: metrics for file, metrics in made.metrics.items()}
 
 
 def random_mobilenet(folder: Path) -> tuple[Any, ...]:

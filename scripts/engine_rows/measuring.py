@@ -31,7 +31,7 @@ _INPUTS, _PREPARED = "inputs.npz", "prepared.json"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A row whose engines have passed the build's gates.
+    """A row whose engines have passed the build's gates; TVM's code for another machine, that for this one.
 
     candidates: as the runner's job has them, "model" an absolute path. inputs: one array an input. without_amx:
     {candidate: the file in its place where AMX is denied}. expected: {candidate: an .npz of its outputs on the machine
@@ -47,8 +47,7 @@ class Prepared:
 
     def save(self, folder: Path) -> None:
         """With all files, for another machine, and whatever versions of the engines are there."""
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
         def kept(path: Path, name: str) -> str:
             shutil.copy(path, folder / name)
@@ -72,8 +71,9 @@ class Prepared:
 
     @classmethod
     def load(cls, folder: Path) -> Prepared:
+        folder = folder.absolute()
         told = json.loads((folder / _PREPARED).read_text())
-        candidates = tuple({**each, "model": str((folder / each["model"]).absolute())} for each in told["candidates"])
+        candidates = tuple({**each, "model": str(folder / each["model"])} for each in told["candidates"])
         others, expected = (
             {name: folder / file for name, file in told[key].items()} for key in ("without_amx", "expected")
         )
@@ -144,7 +144,14 @@ def least_peer(found: Mapping[str, Any]) -> float:
 def outputs(row: Prepared, name: str, path: Path) -> None:
     """Write a candidate's outputs for the row's inputs."""
     candidate = next(each for each in row.candidates if each["id"] == name)
-    _run({"mode": "run", "candidates": [candidate], "inputs": str(row.inputs.absolute()), "outputs": str(path)})
+    _run(
+        {
+            "mode": "run",
+            "candidates": [candidate],
+            "inputs": str(row.inputs.absolute()),
+            "outputs": str(path.absolute()),
+        }
+    )
 
 
 def _differing(row: Prepared, name: str, expected: Path) -> dict[str, int]:

@@ -24,6 +24,10 @@ fastest other engine's time over the winner's in those later processes. "TVM bui
 the one library; the metrics are on the whole test set, of TVM's code and of XNNPACK on the `.tflite`. Rows measured on
 different CPUs can't be compared: each CPU has a table. A cell is empty where the row doesn't tell, and a row that isn't
 here hasn't been run.
+
+Rows with `built_on` in their JSON were built on another machine than they were measured on: their winner is the fastest
+of a process before those nine, their outputs are compared with those of the other machine's code (`differing`), which
+is the one whose accuracy is in its table; `beside` says how many other rows ran meanwhile, on cores of their own.
 """
 
 

@@ -223,7 +223,9 @@ class Planner:
         """The operator's output is one number: in its sums, which nothing would read, TVM would lose all loops."""
         made = self.output(operator.outputs[0])
         function, note = plain.pointwise(filled(made.shape, made.dtype, number), self._whole_registers(made), 1)
-        self.emit(Step(function, (made,), (made,), (operator.index,), f"one number, {note}"))
+        done = (*self.padded(operator.inputs[0]).operators, operator.index)
+        self.emit(Step(function, (made,), (made,), done, f"one number, {note}"))
+        self.plan.operators[operator.index] = (operator.name, 0)  # nothing is multiplied
 
     def _whole_registers(self, value: Value) -> int:
         return max(self.isa.lanes * 4 // BYTES[value.dtype], 2)

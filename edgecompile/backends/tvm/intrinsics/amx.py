@@ -146,11 +146,11 @@ def _products(block: Block) -> Any:
 
 @contextmanager
 def _loops(T: Any, name: str, sizes: tuple[int, ...], kinds: str) -> Iterator[list[Any]]:
-    """The axes of a block in loops of such sizes; 0 for a loop of one turn, whose axis TVM leaves out."""
+    """The axes of a block in loops of such sizes, two of which take turns; 0 for a loop of one turn, whose axis TVM
+    leaves out."""
     turned = [at for at, size in enumerate(sizes) if size > 1]
     with T.grid(*sizes) as loops, T.sblock(name):
         axes = T.axis.remap("".join(kinds[at] for at in turned), [loops[at] for at in turned])
-        axes = [axes] if len(turned) == 1 else axes
         yield [axes[turned.index(at)] if at in turned else 0 for at in range(len(sizes))]
 
 

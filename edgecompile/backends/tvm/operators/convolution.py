@@ -115,17 +115,18 @@ def convolution(
 
 
 def groups(of: Input, window: Window) -> int:
-    """Of four channels, that a row of the window is made of."""
+    """How many groups of four channels a row of the window is made of."""
     columns = window.size[1]
     return -(-columns * of.channels // GROUP) if folds(of, window) else columns * -(-of.channels // GROUP)
 
 
 def folds(of: Input, window: Window) -> bool:
-    """Whether a row of the window is taken as so many channels of one column: where channels, each column's filled up
-    to whole groups, would make products by zero. In memory such a row has to be one piece."""
+    """Whether a row of the window is taken as so many channels of one column: of fewer than four channels, which are
+    padded as one piece so, and where it saves a quarter of the products. In memory such a row has to be one piece."""
     columns, channels = window.size[1], of.channels
     whole = window.dilation[1] == 1 and window.apart == (1, 1) and of.stored == channels
-    return whole and channels % GROUP > 0 and -(-columns * channels // GROUP) <= columns * -(-channels // GROUP)
+    fewer = 4 * -(-columns * channels // GROUP) <= 3 * columns * -(-channels // GROUP)
+    return whole and (channels < GROUP or fewer)
 
 
 def byte_convolution(of: Input, window: Window, outputs: int, vector: int, epilogue: Epilogue) -> Sum:

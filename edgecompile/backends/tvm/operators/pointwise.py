@@ -23,7 +23,7 @@ def indexed(
 
 def pointwise(inputs: Sequence[tuple[tuple[int, ...], str]], shape: tuple[int, ...], of: Callable[..., Expr]) -> Any:
     """`indexed` of inputs that broadcast as NumPy's do. of: (elements) -> element."""
-    if all(each == shape for each, _ in inputs):  # else TVM looks for each element of a vector by itself
+    if all(each == shape for each, _ in inputs):  # else TVM computes each element's address by itself
         shape = (math.prod(shape),)
         inputs = [(shape, dtype) for _, dtype in inputs]
     return indexed(inputs, shape, lambda placed, at: of(*(broadcast(x, at) for x in placed)))

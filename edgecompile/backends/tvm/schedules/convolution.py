@@ -53,7 +53,7 @@ def convolution(
         sch.compute_inline(sch.get_sblock("pad"))
     work = isa.microseconds(macs, dots=made.grouped)
     shared = share(sch, work, threads, {"y": y, "zo": zo, "oo": oo, "n": n}, small, height, width // columns)
-    if made.scratch is not None and len(made.scratch[0]) == 4:  # of lines of columns LLVM makes better ones
+    if made.scratch is not None and len(made.scratch[0]) == 4:  # LLVM's own vectors copy whole lines faster
         _vectorize(sch, sch.get_loops(sch.get_sblock("pad"))[-1], isa.lanes * 4)
     loops = sch.get_loops(total)
     depth = 4 if made.grouped else 3

@@ -9,8 +9,8 @@ from tvm import s_tir
 
 CHUNK = 60_000  # elements that are worth a thread's start
 _ROWS = 16_000  # the same, of rows that are summed up or exponentiated
-# Elements of the last axis in a vector that are worth more than whole vectors of several axes, whose elements TVM looks
-# for one by one.
+# Elements of the last axis in a vector that are worth more than whole vectors of several axes, of which TVM computes
+# each element's address by itself.
 _CONTIGUOUS = 4
 
 
