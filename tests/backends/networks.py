@@ -78,6 +78,26 @@ def built_in(model: str, recipe: str, root: Path, folder: Path) -> Path:
         assert given.test is not None
         given = dataclasses.replace(given, train=Split(given.test.take(slice(0, 64)).x))
     source = root / "models" / WEIGHTS[model] if model in WEIGHTS else _trained(model, given, folder)
+    return _made(source, recipe, given, folder)
+
+
+def random_weights(name: str, recipe: str, images: Array, folder: Path) -> Path:
+    """The same of a network of keras.applications, whose BatchNorm keeps activations in a usual range of `images`."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    network = getattr(tf_keras.applications, name)(
+        weights=None, input_shape=images.shape[1:], classes=10, classifier_activation=None
+    )
+    for layer in network.layers:
+        if isinstance(layer, tf_keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    network(images[:16], training=True)
+    save_keras(network, folder / "model.keras")
+    return _made(folder / "model.keras", recipe, Task(name, "unlabeled", Split({"": images}), None, None, ""), folder)
+
+
+def _made(source: Path, recipe: str, given: Task, folder: Path) -> Path:
     made: Artifact | None = None
     for number, stage in enumerate((Load(str(source), ""), *load_recipe(recipe).steps)):
         out = folder / f"{number}-{stage.name}"

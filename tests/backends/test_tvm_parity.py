@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from backends.compiled import EXACT, FAST, Array, as_reference, compiled, has_integers
-from backends.networks import FILES, built_in, real_inputs, task, widened
+from backends.networks import FILES, built_in, random_weights, real_inputs, task, widened
 
 from edgecompile import catalog, compare
 from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
@@ -48,6 +48,24 @@ def test_built_in_models(model: str, recipe: str, data: Path, tmp_path: Path) ->
     # The reference kernels take seconds for a picture of MobileNetV2, and in floats nothing is asked to the bit.
     count = 25 if model == "mobilenet_v2" and recipe == "float" else 100
     as_reference(made, given(made, model, data, count))
+
+
+@pytest.mark.parametrize("recipe", ["float", "int8"])
+@pytest.mark.parametrize("name", ["MobileNet", "MobileNetV3Small", "EfficientNetB0"])
+def test_other_networks_with_random_weights(name: str, recipe: str, data: Path, tmp_path: Path) -> None:
+    images = real_inputs("mobilenet_v2", data, 32)[:, 64:160, 64:160] * 127.5 + 127.5
+    made = random_weights(name, recipe, images, tmp_path)
+    (spec,) = own_signature(read(made)).inputs
+    x = {spec.name: images[:10]}
+    ((output, expected),) = LiteRtRunner(made, REFERENCE).run(x).items()
+    found = compiled(made, FAST).run(x)[output]
+    if recipe == "float":
+        assert np.abs(found - expected).max() <= 1e-4 * np.ptp(expected)
+        return
+    assert np.array_equal(compiled(made, EXACT).run(x)[output], expected)
+    # One step at a layer is many at the end where weights are random, which a gate would take for another network.
+    litert = LiteRtRunner(made, XNNPACK).run(x)[output]
+    assert np.abs(found - expected).mean() <= 1.2 * np.abs(litert - expected).mean()
 
 
 @pytest.mark.parametrize("recipe", ["float16", "dynamic", "int8-weights"])
