@@ -21,6 +21,7 @@ from edgecompile.task import Array
 LANES, GROUP = 16, 4  # outputs of a tile; bytes of one dot product
 REGISTERS, ROWS, BYTES = 8, 16, 64
 _PALETTE = 1
+_AHEAD = 2048  # bytes of weights that are asked for before they are loaded
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def _products(block: Block) -> Any:
                     for n in range(block.blocks):
                         register = block.weights(n)
                         if part == 0:
-                            _load(T, register, T.address_of(b[n, 0, 0, step * block.groups, 0, 0]), T.int32(BYTES))
+                            factors = T.address_of(b[n, 0, 0, step * block.groups, 0, 0])
+                            _prefetch(T, factors, block.groups)
+                            _load(T, register, factors, T.int32(BYTES))
                         at = part * block.blocks + n
                         _call(T, "tdpbusd", *map(T.uint8, (at, block.inputs(part), register)))
             for part in range(len(block.rows)):
@@ -186,6 +189,15 @@ def _regions(T: Any, block: Block, a: Any, b: Any, c: Any) -> None:
 
 def _call(T: Any, name: str, *arguments: Any) -> None:
     T.evaluate(T.call_llvm_intrin("void", f"llvm.x86.{name}", *arguments))
+
+
+def _prefetch(T: Any, where: Any, rows: int) -> None:
+    """Loads of tiles wait for each line in turn: of weights from beyond the first cache, for as long as their products
+    take and longer. Past the last ones nothing is read, and no address is wrong."""
+    read, keep, data = T.int32(0), T.int32(3), T.int32(1)
+    for row in range(rows):
+        line = T.handle_add_byte_offset(where, _AHEAD + row * BYTES)
+        T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", line, read, keep, data))
 
 
 def _load(T: Any, register: int, where: Any, stride: Any) -> None:

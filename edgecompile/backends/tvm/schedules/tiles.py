@@ -13,10 +13,10 @@ from edgecompile.backends.tvm.operators.convolution import Sum
 from edgecompile.backends.tvm.schedules.convolution import L1, WORTH
 from edgecompile.task import Array
 
-# Cycles, the least of 30 rounds on one core of an Intel Xeon (Emerald Rapids, November 2026). Of a product: as many as
-# its rows, and no fewer than _PRODUCT. Of a load: from the first cache, and about that from beyond it; loads go on
-# beside products, all but a part of them.
-_PRODUCT, _LOAD, _FAR = 9, 8, 50
+# Cycles, the least of 30 rounds on one core of an Intel Xeon (Emerald Rapids, November 2026). Of a product, however few
+# its rows are: those take less, but blocks of few rows were slower than this says. Of a load: from the first cache, and
+# about that from beyond it; loads go on beside products, all but a part of them.
+_PRODUCT, _LOAD, _FAR = 16, 8, 50
 _EXPOSED = 0.2
 _STORE = 24  # storing a tile of sums and reading it again
 _CONFIGURE = 214  # setting what tiles are, and letting go of them
@@ -31,7 +31,7 @@ def block(pixels: int, blocks: int, groups: int) -> amx.Block | None:
 
     def cycles(made: amx.Block) -> float:
         """For each pixel and block."""
-        products = sum(max(rows, _PRODUCT) for rows in made.rows) * made.blocks
+        products = _PRODUCT * made.sums
         again = made.pixels < pixels and made.blocks * steps * made.groups * amx.BYTES < L1
         loads = _LOAD * len(made.rows) + (_LOAD if again else _FAR) * made.blocks
         once = _CONFIGURE / (pixels * blocks)
