@@ -9,7 +9,7 @@ A row builds the network once with all engines, as a user does (parity, accuracy
 in fresh processes of the on-device runner, all engines that passed are run again, interleaved in random order; each
 process gives a ratio for each pair of engines, and the medians over the processes are the row's figures. Where the CPU
 has AMX, a second process beside each first one of an int8 row is denied it by the kernel, so that the figures say where
-a gain comes from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS-CPU.json. Needs EDGECOMPILE_DATA and the
+a gain comes from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS-CPU-CORES.json. Needs EDGECOMPILE_DATA and the
 extras tvm, onnx and openvino. mobilenet-v1-224 has random weights, and no accuracy.
 
 A machine without a compiler, data or network measures what was built elsewhere, in two steps. It needs Python, NumPy
@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import re
 import sys
@@ -70,7 +71,15 @@ def main() -> None:
         PAGE.write_text(page(given.results, rows))
     elif given.built:
         row = Prepared.load(given.built)
-        tell({**figures(row, given.repeats, given.seconds), **machine(), "beside": given.beside}, given.results)
+        tell(
+            {
+                **figures(row, given.repeats, given.seconds),
+                **machine(),
+                "beside": given.beside,
+                "kept_to_cores": len(os.sched_getaffinity(0)),
+            },
+            given.results,
+        )
     elif given.threads is None or (given.instructions is None) != (given.folder is None):
         parser.error("give MODEL, PRECISION and THREADS, with --for a --folder, or --built, --list or --page")
     else:
@@ -86,7 +95,7 @@ def main() -> None:
 
 
 def tell(result: Mapping[str, Any], folder: Path) -> None:
-    path = folder / f"backends-{result['row']}-{slug(result['cpu'])}.json"
+    path = folder / f"backends-{result['row']}-{slug(result['cpu'])}-{result['cores']}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({key: result[key] for key in ("row", "tvm_over", "tvm_over_without_amx", "winner")}, indent=1))
 

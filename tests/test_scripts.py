@@ -299,17 +299,17 @@ def test_engines_measured_on_two_cpus_stand_in_two_tables(tmp_path: Path) -> Non
     """And a row tells what rows of an earlier form left out, which stay readable."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "docs" / "benchmarks").mkdir(parents=True)
-    row = json.loads((ROOT / "docs/benchmarks/backends-resnet8-int8-1-intel-xeon.json").read_text())
+    row = json.loads((ROOT / "docs/benchmarks/backends-resnet8-int8-1-intel-xeon-2.json").read_text())
     for key in ("tvm_build", "accuracy"):
         row.pop(key, None)
     for candidate in row["candidates"].values():
         for key in ("p50_ms_without_amx", "accuracy"):
             candidate.pop(key, None)
-    (tmp_path / "docs/benchmarks/backends-resnet8-int8-1-intel-xeon.json").write_text(json.dumps(row))
+    (tmp_path / "docs/benchmarks/backends-resnet8-int8-1-intel-xeon-2.json").write_text(json.dumps(row))
     row |= {"cpu": "Another CPU", "tvm_build": {"tvm": {"seconds": 4.25}}}
     row["candidates"]["tvm"] |= {"p50_ms_without_amx": 0.125, "accuracy": 0.8698}
     row["candidates"]["litert-xnnpack"]["accuracy"] = 0.8697
-    (tmp_path / "docs/benchmarks/backends-resnet8-int8-1-another-cpu.json").write_text(json.dumps(row))
+    (tmp_path / "docs/benchmarks/backends-resnet8-int8-1-another-cpu-4.json").write_text(json.dumps(row))
     subprocess.run([sys.executable, tmp_path / "scripts" / "bench_backends.py", "--page"], check=True)
     other, first = (tmp_path / "docs" / "engines.md").read_text().split("\n## ")[1:]
     assert other.startswith("Another CPU")

@@ -140,4 +140,4 @@ def cpu() -> dict[str, Any]:
     model = next(
         (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ":"
     )
-    return {"cpu": model.partition(":")[2].strip(), "cores": len(os.sched_getaffinity(0))}
+    return {"cpu": model.partition(":")[2].strip(), "cores": os.cpu_count()}
