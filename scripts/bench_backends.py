@@ -9,8 +9,8 @@ A row builds the network once with all engines, as a user does (parity, accuracy
 in fresh processes of the on-device runner, all engines that passed are run again, interleaved in random order; each
 process gives a ratio for each pair of engines, and the medians over the processes are the row's figures. Where the CPU
 has AMX, a second process beside each first one of an int8 row is denied it by the kernel, so that the figures say where
-a gain comes from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS-CPU-CORES.json. Needs EDGECOMPILE_DATA and the
-extras tvm, onnx and openvino. mobilenet-v1-224 has random weights, and no accuracy.
+a gain comes from. Writes docs/benchmarks/backends-MODEL-PRECISION-THREADS-CPU-CORES.json. Needs EDGECOMPILE_DATA and
+the extras tvm, onnx and openvino. mobilenet-v1-224 has random weights, and no accuracy.
 
 A machine without a compiler, data or network measures what was built elsewhere, in two steps. It needs Python, NumPy
 and the engines; the fastest in a process before the others is the winner there, there is no accuracy, and the outputs

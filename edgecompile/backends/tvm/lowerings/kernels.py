@@ -112,17 +112,26 @@ def _fours(work: Work, epilogue: Epilogue) -> Kernel:
     return Kernel(function, note, (interleaved.pack(_widened(work, "int8"), window, isa.lanes),), None)
 
 
+def _beside(work: Work, vector: int) -> int:
+    """Of one pixel's weights, which are read once, memory is what counts: those that are multiplied at once are one
+    piece of it. ARM's intrinsics take several turns of channels as one; bytes are too few for a gain."""
+    if work.of.dtype != "float32" or work.of.batch != 1 or work.window.output != (1, 1) or work.isa.products:
+        return 1
+    return schedules.sums(1, work.stored // vector, work.isa, dots=False)[1]
+
+
 def _products(work: Work, vector: int, group: int, epilogue: Epilogue) -> Kernel:
     """Of floats, of 16-bit numbers, and where outputs see some of the channels alone."""
     of, isa, floats = work.of, work.isa, work.of.dtype == "float32"
     intrinsic = None
     if floats and not group and vector == isa.lanes:
         intrinsic = widest(isa.products, of.channels)
-    total = sums(of.dtype, work.weights)
+    total, beside = sums(of.dtype, work.weights), _beside(work, vector)
     made = operators.convolution(
-        of, work.window, work.stored, vector, epilogue, total, group, copied=intrinsic is not None
+        of, work.window, work.stored, vector, epilogue, total, group, copied=intrinsic is not None, beside=beside
     )
-    packed = operators.pack(work.weights.astype(np.float32 if floats else np.int8), work.stored, vector)
+    weights = work.weights.astype(np.float32 if floats else np.int8)
+    packed = operators.pack(weights, work.stored, vector, beside=beside)
     function, note = schedules.convolution(made, isa, work.macs, work.threads, intrinsic)
     return Kernel(function, note, (packed,), made.scratch)
 

@@ -45,13 +45,16 @@ class Sum:
     grouped: bool = False
 
 
-def pack(weights: Array, channels: int, vector: int, group: int = 1) -> Array:
-    """[out, height, width, in] -> [out / vector, height, width, in / group, vector, group], padded with zeros."""
+def pack(weights: Array, channels: int, vector: int, group: int = 1, beside: int = 1) -> Array:
+    """[out, height, width, in] -> [out / vector / beside, height, width, in / group, beside, vector, group], with zeros
+    for padding. beside: blocks of a vector whose weights for the same inputs lie side by side, one piece of memory for
+    what is summed at once; without that axis where it is 1."""
     out, height, width, inner = weights.shape
     whole = np.zeros((channels, height, width, -(-inner // group) * group), weights.dtype)
     whole[:out, ..., :inner] = weights
-    split = whole.reshape(channels // vector, vector, height, width, -1, group)
-    return np.ascontiguousarray(split.transpose(0, 2, 3, 4, 1, 5))
+    split = whole.reshape(channels // vector // beside, beside, vector, height, width, -1, group)
+    packed = np.ascontiguousarray(split.transpose(0, 3, 4, 5, 1, 2, 6))
+    return packed if beside > 1 else packed[:, :, :, :, 0]
 
 
 def window_of(x: Any, window: Window, fill: Expr) -> Any:
@@ -78,16 +81,18 @@ def window_of(x: Any, window: Window, fill: Expr) -> Any:
 
 def convolution(
     of: Input, window: Window, outputs: int, vector: int, epilogue: Epilogue, sums: str = "float32", group: int = 0,
-    *, copied: bool = False,
+    *, copied: bool = False, beside: int = 1,
 ) -> Sum:  # fmt: skip
     """With weights of `pack`: float32, or int8 where `sums`, the type that sums have, is an integer's.
 
     outputs: as stored, a multiple of vector. group: how many outputs see the same `of.channels` channels, the next
-    ones the next channels; 0 where all see all. copied: the padded input is written to scratch memory.
+    ones the next channels; 0 where all see all. copied: the padded input is written to scratch memory. beside:
+    as `pack` has it.
     """
     kind = "float32" if sums == "float32" else "int8"
     x = te.placeholder((of.batch, *window.input, of.stored), of.dtype, "x")
-    w = te.placeholder((outputs // vector, *window.size, of.channels, vector, 1), kind, "weights")
+    blocks, lanes = outputs // vector, (beside, vector, 1) if beside > 1 else (vector, 1)
+    w = te.placeholder((blocks // beside, *window.size, of.channels, *lanes), kind, "weights")
     padded = window_of(x, window, tirx.const(of.zero, of.dtype))
     read = padded
     shape = (of.batch, *window.reach, of.stored if group else of.channels)
@@ -104,7 +109,8 @@ def convolution(
         if group:  # outputs beyond the last group are padding
             channel = tirx.min((block * vector + lane) // group, groups - 1) * of.channels + c
         value = read(n, y * sh + kh * dh, z * sw + kw * dw, channel)
-        return te.sum(value.astype(sums) * w[block, kh, kw, c, lane, 0].astype(sums), axis=[kh, kw, c])
+        at = (block // beside, kh, kw, c, block % beside, lane, 0) if beside > 1 else (block, kh, kw, c, lane, 0)
+        return te.sum(value.astype(sums) * w[at].astype(sums), axis=[kh, kw, c])
 
     total = te.compute((of.batch, *window.output, outputs // vector, vector), product, name="sum")
     copied = copied and window.padded

@@ -27,6 +27,11 @@ def tile(width: int, blocks: int, accumulators: int, most_blocks: int) -> tuple[
     return columns, wide
 
 
+def sums(width: int, blocks: int, isa: InstructionSet, *, dots: bool) -> tuple[int, int]:
+    """The `tile` of a convolution."""
+    return tile(width, blocks, isa.sums(blocks) if dots else isa.registers - 4, 8 if width == 1 else 4)
+
+
 def convolution(
     made: Sum, isa: InstructionSet, macs: int, threads: int, intrinsic: Intrinsic | None
 ) -> tuple[Any, str]:
@@ -36,8 +41,7 @@ def convolution(
     n, y, z, o = sch.get_loops(store)
     height, width = int(sch.get(y).extent), int(sch.get(z).extent)
     blocks = int(sch.get(o).extent) // made.vector
-    spare = isa.sums(blocks) if intrinsic and made.grouped else isa.registers - 4
-    columns, wide = tile(width, blocks, spare, 8 if width == 1 else 4)
+    columns, wide = sums(width, blocks, isa, dots=made.grouped and intrinsic is not None)
     zo, zi = sch.split(z, [None, columns])
     oo, om, oi = sch.split(o, [None, wide, made.vector])
     small = made.weight_bytes < L1
