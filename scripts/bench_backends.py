@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import platform
 import re
 import sys
@@ -63,7 +62,6 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="name all rows")
     parser.add_argument("--page", action="store_true", help="write docs/engines.md from the results there are")
     given = parser.parse_args()
-    given.results.mkdir(parents=True, exist_ok=True)
     rows = [(model, precision, threads) for model in MODELS for precision in PRECISIONS for threads in (1, 2)]
     if given.list:
         print("\n".join(" ".join(map(str, row)) for row in rows))
@@ -71,15 +69,7 @@ def main() -> None:
         PAGE.write_text(page(given.results, rows))
     elif given.built:
         row = Prepared.load(given.built)
-        tell(
-            {
-                **figures(row, given.repeats, given.seconds),
-                **machine(),
-                "beside": given.beside,
-                "kept_to_cores": len(os.sched_getaffinity(0)),
-            },
-            given.results,
-        )
+        tell({**figures(row, given.repeats, given.seconds), **machine(), "beside": given.beside}, given.results)
     elif given.threads is None or (given.instructions is None) != (given.folder is None):
         parser.error("give MODEL, PRECISION and THREADS, with --for a --folder, or --built, --list or --page")
     else:
@@ -95,6 +85,7 @@ def main() -> None:
 
 
 def tell(result: Mapping[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"backends-{result['row']}-{slug(result['cpu'])}-{result['cores']}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({key: result[key] for key in ("row", "tvm_over", "tvm_over_without_amx", "winner")}, indent=1))

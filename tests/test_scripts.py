@@ -293,6 +293,11 @@ def test_a_row_is_measured_where_it_was_not_built(
     assert found["candidates"]["tvm"]["differing"]["differ"] == 0 < found["candidates"]["tvm"]["differing"]["values"]
     assert found["winner"] in ("tvm", "litert-builtin")
     assert (found["repeats"], found["beside"]) == (2, 5)
+    command[-3] = "not-there"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "not-there has no prepared.json" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_engines_measured_on_two_cpus_stand_in_two_tables(tmp_path: Path) -> None:

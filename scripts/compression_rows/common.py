@@ -137,7 +137,9 @@ def facts() -> dict[str, Any]:
 
 
 def cpu() -> dict[str, Any]:
+    """Of this machine: the CPU's name, its cores, and how many of them this process is kept to."""
     model = next(
         (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ":"
     )
-    return {"cpu": model.partition(":")[2].strip(), "cores": os.cpu_count()}
+    kept = len(os.sched_getaffinity(0))
+    return {"cpu": model.partition(":")[2].strip(), "cores": os.cpu_count(), "kept_to_cores": kept}

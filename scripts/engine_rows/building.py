@@ -88,11 +88,10 @@ def _known(name: str, made: Build, passed: list[Mapping[str, Any]]) -> dict[str,
 
 def _elsewhere(row: Prepared, out: Path, isa: InstructionSet) -> Prepared:
     """With TVM's libraries for another machine; of all gates only the parity of this machine's code was seen here."""
-    expected = {}
-    for each in row.candidates:
-        if each["engine"] == TVM:
-            expected[each["id"]] = out.with_name(f"{out.name}-{each['id']}.npz")
-            outputs(row, each["id"], expected[each["id"]])
+    names = [each["id"] for each in row.candidates if each["engine"] == TVM]
+    expected = {name: out.with_name(f"{out.name}-{name}.npz") for name in names}
+    for name, path in expected.items():
+        outputs(row, name, path)
     files, compiled = libraries(out, isa, row.threads)
     candidates = tuple(
         {**each, "model": str(files[each["id"]]), "instructions": isa.name, "needs": isa.features}

@@ -72,6 +72,8 @@ class Prepared:
     @classmethod
     def load(cls, folder: Path) -> Prepared:
         folder = folder.absolute()
+        if not (folder / _PREPARED).is_file():
+            raise SystemExit(f"{folder} has no {_PREPARED}: give --built a folder that --for was given as --folder")
         told = json.loads((folder / _PREPARED).read_text())
         candidates = tuple({**each, "model": str(folder / each["model"])} for each in told["candidates"])
         others, expected = (
@@ -92,21 +94,18 @@ def figures(row: Prepared, repeats: int, seconds: float) -> dict[str, Any]:
     """Of a row, in JSON. seconds: that each engine is run for at least, in each of the repeats."""
     differing = {name: _differing(row, name, path) for name, path in row.expected.items()}
     winner = row.known["winner"] or _fastest(_times(row, seconds))
-    runs, without_amx = [], []
-    plain = None
+    timed, without_amx = [], []
     for _ in range(repeats):
-        found = _times(row, seconds)
-        plain = plain or found["peak_rss_mb"]
-        runs.append(found["p50_ms"])
+        timed.append(_times(row, seconds))
         if row.without_amx and has_amx():
             without_amx.append(_times(row.denied(), seconds, amx=False)["p50_ms"])
-    assert plain is not None
+    runs = [found["p50_ms"] for found in timed]
     candidates = {
         each["id"]: {
             **row.known["candidates"][each["id"]],
             "p50_ms": statistics.median(run[each["id"]] for run in runs),
             "p50_of_repeats_ms": [run[each["id"]] for run in runs],
-            "peak_rss_mb": plain[each["id"]],
+            "peak_rss_mb": timed[0]["peak_rss_mb"][each["id"]],
             "p50_ms_without_amx": statistics.median(run[each["id"]] for run in without_amx) if without_amx else None,
             **({"differing": differing[each["id"]]} if each["id"] in differing else {}),
         }
