@@ -34,10 +34,8 @@ def block(pixels: int, blocks: int, groups: int) -> amx.Block | None:
         products = _PRODUCT * made.sums
         again = made.pixels < pixels and made.blocks * steps * made.groups * amx.BYTES < L1
         loads = _LOAD * len(made.rows) + (_LOAD if again else _FAR) * made.blocks
-        once = _CONFIGURE / (pixels * blocks)
-        return (steps * (max(products, loads) + _EXPOSED * loads) + _STORE * made.sums) / (
-            made.pixels * made.blocks
-        ) + once
+        each = steps * (max(products, loads) + _EXPOSED * loads) + _STORE * made.sums
+        return each / (made.pixels * made.blocks) + _CONFIGURE / (pixels * blocks)
 
     found = [
         amx.Block(_rows(size), wide, depth, steps)
