@@ -32,6 +32,9 @@ ENERGY_SECONDS = 1.0
 _SETTLED = 120.0  # seconds over which nothing may change
 _WINDOWS, _SHORTEST_WINDOW = 120, 1.0  # of a sustained run; in seconds
 _HISTOGRAM_BINS = 80
+# Beside slower engines, which leave the caches to nobody, two that differ by 7% looked equal (models of microseconds).
+_CLOSE = 1.1  # times the fastest's p50: those are run again, alone, in fresh processes
+_RUN_OFFS, _RUN_OFF_RUNS, _RUN_OFF_WARMUP = 3, 40, 10
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Measurement:
     threads and executed_on: the engine, and how and where it ran. threads: the most of them.
 
     windows: of a sustained run (devices/base.py). throttled: what the device told of being slowed down. skipped: by
-    candidate id, why there is no result.
+    candidate id, why there is no result. run_off: of those so close to the fastest that one process doesn't tell them
+    apart, p50 in ms of each further process, in which they ran without the others; empty where none is.
     """
 
     device: str
@@ -54,6 +58,7 @@ class Measurement:
     windows: Sequence[Mapping[str, Any]] = ()
     throttled: Sequence[str] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    run_off: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def p50(self, candidate: str) -> float:
         return float(self.results[candidate]["p50"])
@@ -106,8 +111,12 @@ def measure(
     report: Callable[[Progress], None],
     runs: int = RUNS,
     warmup: int = WARMUP,
+    choose: Sequence[str] = (),
 ) -> tuple[Measurement, bool]:
-    """(figures of all candidates, run interleaved on the device; whether they came from the cache)."""
+    """(figures of all candidates, run interleaved on the device; whether they came from the cache).
+
+    choose: the ids of those of which one is to be taken; they get a run-off where it is close.
+    """
     facts = device.facts()
     key = sha256_json(
         {
@@ -118,6 +127,7 @@ def measure(
             "candidates": [[c.id, c.threads, sorted(c.config.items()), sha256_file(c.model)] for c in candidates],
             "depends": depends,
             "runs": [warmup, runs],
+            "run_off": [sorted(choose), _CLOSE, _RUN_OFFS, _RUN_OFF_RUNS, _RUN_OFF_WARMUP],
             "tools": tool_versions(),
         }
     )[:32]
@@ -128,6 +138,9 @@ def measure(
             known = None if again else _known(path)  # another build may just have measured the same
             if known is None:
                 result = _run(device, candidates, inputs, runs=runs, warmup=warmup, report=report, key=key)
+                close = [c for c in candidates if c.id in _close(result, choose)]
+                if len(close) > 1:
+                    result = _with_run_off(result, device, close, inputs, report)
                 write_file(path, json.dumps(asdict(result)))
                 return result, False
     return known, True
@@ -140,6 +153,37 @@ def _known(path: Path) -> Measurement | None:
     except FileNotFoundError:
         return None
     return found
+
+
+def _close(found: Measurement, choose: Sequence[str]) -> set[str]:
+    """Of `choose`, those that one process doesn't tell from the fastest; an emulator's counts need no second one."""
+    times = {name: found.p50(name) for name in choose if name in found.results}
+    if not times or found.label != MEASURED:
+        return set()
+    return {name for name, p50 in times.items() if p50 <= min(times.values()) * _CLOSE}
+
+
+def _with_run_off(
+    found: Measurement,
+    device: Device,
+    close: Sequence[Candidate],
+    inputs: Mapping[str, Array],
+    report: Callable[[Progress], None],
+) -> Measurement:
+    """And what `close` take in further fresh processes, in which only they run."""
+
+    def within(part: Progress) -> None:
+        report(dataclasses.replace(part, text=f"{part.text} of the closest {len(close)}"))
+
+    more = [
+        _run(device, close, inputs, runs=_RUN_OFF_RUNS, warmup=_RUN_OFF_WARMUP, report=within, key="", energy=0.0)
+        for _ in range(_RUN_OFFS)
+    ]
+    return dataclasses.replace(
+        found,
+        run_off={c.id: [each.p50(c.id) for each in more] for c in close},
+        seconds=round(found.seconds + sum(each.seconds for each in more), 3),
+    )
 
 
 @contextmanager
@@ -183,6 +227,7 @@ def _run(
     key: str,
     sustain: float = 0.0,
     cpus: tuple[int, ...] | None = None,
+    energy: float = ENERGY_SECONDS,
 ) -> Measurement:
     job = BenchJob(
         candidates=tuple(BenchCandidate(c.id, c.model, c.threads, c.backend, c.config) for c in candidates),
@@ -190,7 +235,7 @@ def _run(
         warmup=warmup,
         runs=runs,
         min_seconds=MIN_SECONDS,
-        energy_seconds=ENERGY_SECONDS,
+        energy_seconds=energy,
         sustain_seconds=sustain,
         window_seconds=max(_SHORTEST_WINDOW, sustain / _WINDOWS),
         settle_seconds=min(_SETTLED, sustain),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from edgecompile.session import Session
 from edgecompile.stages.evaluate import Baseline, Parity, Test, test_inputs
 from edgecompile.stages.layer_errors import LayerErrors
 from edgecompile.task import Arrays
+from edgecompile.units import format_ms
 
 _TIE = 0.03
 FLOAT_SOURCE = "float-source"  # the uncompressed model's id in a benchmark
@@ -282,6 +284,7 @@ def _measure(
         cache=session.cache,
         again=made.request.remeasure,
         report=session.display.progress,
+        choose=[c.id for c in passed],
     )
     if cached:
         session.cached += 1
@@ -316,16 +319,23 @@ def _measured(passed: list[Candidate], measurement: Measurement | None, session:
 
 
 def select(passed: list[Candidate], measurement: Measurement | None) -> tuple[Candidate, str]:
-    """The candidate measured fastest; the target's first preference, said to be not measured, without a device."""
+    """The candidate measured fastest, of a run-off if there was one; the target's first preference, said to be not
+    measured, without a device."""
     if measurement is None:
         return passed[0], "taken by preference, not measured: there is no device"
-    fastest = min(measurement.p50(c.id) for c in passed)
+    times = {c.id: measurement.p50(c.id) for c in passed}
+    of = str(len(passed))
+    if measurement.run_off:
+        times = {name: statistics.median(found) for name, found in measurement.run_off.items()}
+        told = ", ".join(f"{name} {format_ms(times[name])}" for name in sorted(times, key=times.__getitem__))
+        of += f" (the closest again, without the others, {len(next(iter(measurement.run_off.values())))} times: {told})"
+    fastest = min(times.values())
     # A difference that the next run may turn around is none: the target's order of preference decides then.
-    best = next(c for c in passed if measurement.p50(c.id) <= fastest * (1 + _TIE))
+    best = next(c for c in passed if c.id in times and times[c.id] <= fastest * (1 + _TIE))
     counted = measurement.label == EMULATED
-    if measurement.p50(best.id) > fastest:
+    if times[best.id] > fastest:
         least = "fewest instructions" if counted else "fastest"
-        return best, f"preferred: within {_TIE:.0%} of the {least} of {len(passed)}"
+        return best, f"preferred: within {_TIE:.0%} of the {least} of {of}"
     if counted:
-        return best, f"fewest instructions of {len(passed)}, counted by an emulator"
-    return best, f"{measurement.label} fastest of {len(passed)}"
+        return best, f"fewest instructions of {of}, counted by an emulator"
+    return best, f"{measurement.label} fastest of {of}"
