@@ -16,7 +16,7 @@ from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
 from edgecompile.backends.tvm import library
 from edgecompile.backends.tvm.arithmetic import FAST
 from edgecompile.backends.tvm.arithmetic import REFERENCE as EXACT
-from edgecompile.backends.tvm.isa import InstructionSet, best
+from edgecompile.backends.tvm.isa import InstructionSet, of_host
 from edgecompile.backends.tvm.planner import Planner
 from edgecompile.backends.tvm.runner import TvmRunner
 from edgecompile.compare import parity
@@ -29,11 +29,11 @@ quick = settings(max_examples=16, deadline=None, suppress_health_check=list(Heal
 
 
 def own_isa() -> InstructionSet:
-    facts = LocalDevice().facts().details
-    found = best(facts["machine"], facts["features"])
-    if found is None:
+    found = of_host()
+    if not found:
+        facts = LocalDevice().facts().details
         pytest.skip(f"there is no code of ours for {facts['machine']} with {facts['features']}")
-    return found
+    return found[0]
 
 
 def compiled(model: Path, mode: str, threads: int = 1, isa: InstructionSet | None = None) -> TvmRunner:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecompile.backends.tvm.arithmetic import FAST, REFERENCE
-from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, InstructionSet
+from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, InstructionSet, of_host
 from edgecompile.backends.tvm.planner import Planner
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.ondevice import runner
@@ -53,6 +53,33 @@ def test_sums_in_other_instruction_sets(
     name: str, kind: str, dtype: str, window: dict[str, Any], channels: int, outputs: int
 ) -> None:
     summed(kind, dtype, window, channels, outputs, threads=window["threads"], isa=runnable(name))
+
+
+@settings(quick, max_examples=8)
+@given(
+    st.sampled_from(("CONV_2D", "FULLY_CONNECTED")), windows(), st.sampled_from(((14, 14), (16, 16), (6, 6), (5, 5))),
+    st.sampled_from((3, 16, 150)), st.sampled_from((8, 16, 24, 48, 64, 72)),
+)  # fmt: skip
+def test_sums_of_a_cpu_that_takes_registers_in_halves(
+    kind: str, window: dict[str, Any], size: tuple[int, int], channels: int, outputs: int
+) -> None:
+    isa = dataclasses.replace(runnable("avx512"), halves=True)
+    summed(kind, "float32", {**window, "input": size}, channels, outputs, threads=window["threads"], isa=isa)
+
+
+@pytest.mark.parametrize(
+    ("flags", "halves"),
+    [
+        ("avx2 fma avx512f avx512bw avx512_vnni clzero", True),  # Zen 4
+        ("avx2 fma avx512f avx512bw avx512_vnni avx_vnni clzero", False),  # Zen 5
+        ("avx2 fma avx512f avx512bw avx512_vnni", False),
+        ("avx2 fma clzero", False),
+    ],
+)
+def test_which_cpus_take_registers_in_halves(flags: str, halves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "cpu_flags", lambda _: set(flags.split()))
+    (found,) = of_host()
+    assert found.halves == halves
 
 
 @contextmanager

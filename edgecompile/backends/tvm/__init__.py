@@ -70,7 +70,8 @@ class Tvm:
         from edgecompile.backends.tvm.toolchain import check
 
         sets = for_target(target)
-        named = tuple(isa for isa in sets if isa not in INSTRUCTION_SETS)
+        ours = {(isa.mcpu, isa.mattr) for isa in INSTRUCTION_SETS}
+        named = tuple(isa for isa in sets if (isa.mcpu, isa.mattr) not in ours)
         depends = version("apache-tvm"), shutil.which(linker(sets[0].arch)[0]) or ""
         return Question("looking at the compiler", check, (sets[0].arch, named), depends)
 

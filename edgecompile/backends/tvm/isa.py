@@ -24,6 +24,8 @@ class InstructionSet:
     unsigned: int8 activations are kept as uint8, 128 more, because the dot product wants them so.
     tiles: whether there are tile registers (AMX), for large convolutions of single pixels.
     cflags: with which a C compiler may use it too.
+    halves: whether the CPU multiplies the halves of a register one after the other (AMD's Zen 4), so that half as many
+    lanes cost half as much.
     """
 
     name: str
@@ -39,6 +41,7 @@ class InstructionSet:
     implied: tuple[str, ...] = ()
     tiles: bool = False
     matrix: str | None = None
+    halves: bool = False
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -123,8 +126,7 @@ def for_target(target: Target) -> tuple[InstructionSet, ...]:
     """The best that all of the target's CPUs run, for `host` the best that this one runs; all of the architecture, the
     best first, where the target names no processor. Empty where there is none of ours."""
     if target.local:
-        found = best(runner.machine(), runner.cpu_features(Path("/proc")))
-        return () if found is None else (found,)
+        return of_host()
     if "android" in (target.cpu.mtriple or ""):  # another C library than the one that the compiler here links with
         return ()
     if target.cpu.mcpu in (None, "generic"):
@@ -135,6 +137,17 @@ def for_target(target: Target) -> tuple[InstructionSet, ...]:
         return ()
     own = dataclasses.replace(found, mcpu=target.cpu.mcpu, mattr=tuple(target.cpu.mattr), implied=())
     return (own,)
+
+
+def of_host() -> tuple[InstructionSet, ...]:
+    """The best that this CPU runs, and how it does; empty where there is none of ours."""
+    found = best(runner.machine(), runner.cpu_features(Path("/proc")))
+    if found is None:
+        return ()
+    flags = runner.cpu_flags(Path("/proc"))
+    # Of AMD's CPUs, which alone tell of CLZERO, the next ones with registers of 512 bits have AVX-VNNI as well.
+    halves = found.lanes == 16 and "clzero" in flags and "avx_vnni" not in flags
+    return (dataclasses.replace(found, halves=halves),)
 
 
 def best(arch: str, features: Iterable[str]) -> InstructionSet | None:

@@ -181,9 +181,14 @@ class Planner:
         return index in self._values
 
     def vector(self, channels: int) -> int:
-        """Lanes for so many channels: the fewest vectors, and then the narrowest."""
-        widths = [width for width in (16, 8, 4) if width <= self.isa.lanes]
-        return min(widths, key=lambda width: (-(-channels // width), width))
+        """Lanes for so many channels: the least work, the fewest vectors, and then the narrowest."""
+        whole = self.isa.lanes // 2 if self.isa.halves else self.isa.lanes  # what is narrower costs as much
+
+        def cost(width: int) -> tuple[int, int, int]:
+            vectors = -(-channels // width)
+            return vectors * -(-width // whole), vectors, width
+
+        return min((width for width in (16, 8, 4) if width <= self.isa.lanes), key=cost)
 
     def unsupported(self, operator: Operator, why: str) -> UnsupportedLayerError:
         name = self.tensor(operator.outputs[0]).name

@@ -12,6 +12,7 @@ from edgecompile.backends.tvm.operators.convolution import Sum
 
 L1 = 40_000  # bytes of weights that stay in the first cache, so that channels may be the inner loop
 WORTH = 6.0  # microseconds of work that are worth waiting for another thread
+_PANEL = 8192  # bytes of a block's weights
 _PRODUCTS = 400  # of a depthwise window and its columns, in vectors, that are written out: 7x7 and 7 columns
 
 
@@ -32,6 +33,15 @@ def sums(width: int, blocks: int, isa: InstructionSet, *, dots: bool) -> tuple[i
     return tile(width, blocks, isa.sums(blocks) if dots else isa.registers - 4, 8 if width == 1 else 4)
 
 
+def _few(made: Sum, width: int, blocks: int) -> tuple[int, int] | None:
+    """A tile of the eight sums or so that keep a CPU busy which takes registers in halves: what sums begin and end with
+    overlaps with the next ones then. None where their weights are so many that this counts for less than loading them.
+    """
+    if made.weight_bytes >= L1 and made.weight_bytes // blocks > _PANEL:
+        return None
+    return next(((columns, 1) for columns in (8, 7, 6) if width % columns == 0), None)
+
+
 def convolution(
     made: Sum, isa: InstructionSet, macs: int, threads: int, intrinsic: Intrinsic | None
 ) -> tuple[Any, str]:
@@ -42,6 +52,8 @@ def convolution(
     height, width = int(sch.get(y).extent), int(sch.get(z).extent)
     blocks = int(sch.get(o).extent) // made.vector
     columns, wide = sums(width, blocks, isa, dots=made.grouped and intrinsic is not None)
+    if isa.halves and not made.grouped and made.vector == isa.lanes:
+        columns, wide = _few(made, width, blocks) or (columns, wide)
     zo, zi = sch.split(z, [None, columns])
     oo, om, oi = sch.split(o, [None, wide, made.vector])
     small = made.weight_bytes < L1
