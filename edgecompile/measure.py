@@ -32,8 +32,9 @@ ENERGY_SECONDS = 1.0
 _SETTLED = 120.0  # seconds over which nothing may change
 _WINDOWS, _SHORTEST_WINDOW = 120, 1.0  # of a sustained run; in seconds
 _HISTOGRAM_BINS = 80
-# Beside slower engines, which leave the caches to nobody, two that differ by 7% looked equal (models of microseconds).
-_CLOSE = 1.1  # times the fastest's p50: those are run again, alone, in fresh processes
+# One process doesn't tell engines apart that are as close: where memory lies, and that the uncompressed source runs
+# beside them in the code of one of them, made 3% of 10% (models of microseconds).
+_CLOSE = 1.1  # times the fastest's p50
 _RUN_OFFS, _RUN_OFF_RUNS, _RUN_OFF_WARMUP = 3, 40, 10
 
 
@@ -43,8 +44,8 @@ class Measurement:
     threads and executed_on: the engine, and how and where it ran. threads: the most of them.
 
     windows: of a sustained run (devices/base.py). throttled: what the device told of being slowed down. skipped: by
-    candidate id, why there is no result. run_off: of those so close to the fastest that one process doesn't tell them
-    apart, p50 in ms of each further process, in which they ran without the others; empty where none is.
+    candidate id, why there is no result. run_off: where some are so close to the fastest that one process doesn't tell
+    them apart, p50 in ms of all that may be taken, in each of several more processes; else empty.
     """
 
     device: str
@@ -115,7 +116,7 @@ def measure(
 ) -> tuple[Measurement, bool]:
     """(figures of all candidates, run interleaved on the device; whether they came from the cache).
 
-    choose: the ids of those of which one is to be taken; they get a run-off where it is close.
+    choose: the ids of those of which one is to be taken; they run again where it is close.
     """
     facts = device.facts()
     key = sha256_json(
@@ -138,9 +139,8 @@ def measure(
             known = None if again else _known(path)  # another build may just have measured the same
             if known is None:
                 result = _run(device, candidates, inputs, runs=runs, warmup=warmup, report=report, key=key)
-                close = [c for c in candidates if c.id in _close(result, choose)]
-                if len(close) > 1:
-                    result = _with_run_off(result, device, close, inputs, report)
+                if _is_close(result, choose):
+                    result = _with_run_off(result, device, candidates, inputs, choose, report)
                 write_file(path, json.dumps(asdict(result)))
                 return result, False
     return known, True
@@ -155,33 +155,33 @@ def _known(path: Path) -> Measurement | None:
     return found
 
 
-def _close(found: Measurement, choose: Sequence[str]) -> set[str]:
-    """Of `choose`, those that one process doesn't tell from the fastest; an emulator's counts need no second one."""
-    times = {name: found.p50(name) for name in choose if name in found.results}
-    if not times or found.label != MEASURED:
-        return set()
-    return {name for name, p50 in times.items() if p50 <= min(times.values()) * _CLOSE}
+def _is_close(found: Measurement, choose: Sequence[str]) -> bool:
+    """Whether one process doesn't tell the fastest from the next; an emulator's counts need no second one."""
+    times = sorted(found.p50(name) for name in choose if name in found.results)
+    return found.label == MEASURED and len(times) > 1 and times[1] <= times[0] * _CLOSE
 
 
 def _with_run_off(
     found: Measurement,
     device: Device,
-    close: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     inputs: Mapping[str, Array],
+    choose: Sequence[str],
     report: Callable[[Progress], None],
 ) -> Measurement:
-    """And what `close` take in further fresh processes, in which only they run."""
+    """And what those of `choose` take in more processes, which have nothing else to run."""
+    again = [c for c in candidates if c.id in choose and c.id in found.results]
 
     def within(part: Progress) -> None:
-        report(dataclasses.replace(part, text=f"{part.text} of the closest {len(close)}"))
+        report(dataclasses.replace(part, text=f"{part.text} of another process"))
 
     more = [
-        _run(device, close, inputs, runs=_RUN_OFF_RUNS, warmup=_RUN_OFF_WARMUP, report=within, key="", energy=0.0)
+        _run(device, again, inputs, runs=_RUN_OFF_RUNS, warmup=_RUN_OFF_WARMUP, report=within, key="", energy=0.0)
         for _ in range(_RUN_OFFS)
     ]
     return dataclasses.replace(
         found,
-        run_off={c.id: [each.p50(c.id) for each in more] for c in close},
+        run_off={c.id: [each.p50(c.id) for each in more] for c in again},
         seconds=round(found.seconds + sum(each.seconds for each in more), 3),
     )
 

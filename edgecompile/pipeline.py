@@ -319,21 +319,27 @@ def _measured(passed: list[Candidate], measurement: Measurement | None, session:
 
 
 def select(passed: list[Candidate], measurement: Measurement | None) -> tuple[Candidate, str]:
-    """The candidate measured fastest, of a run-off if there was one; the target's first preference, said to be not
-    measured, without a device."""
+    """The candidate measured fastest, by the medians of the run-off if there was one; the target's first preference,
+    said to be not measured, without a device."""
     if measurement is None:
         return passed[0], "taken by preference, not measured: there is no device"
-    times = {c.id: measurement.p50(c.id) for c in passed}
+    runs = measurement.run_off or {c.id: [measurement.p50(c.id)] for c in passed}
+    times = {name: statistics.median(found) for name, found in runs.items()}
+    fastest = min(times, key=times.__getitem__)
     of = str(len(passed))
     if measurement.run_off:
-        times = {name: statistics.median(found) for name, found in measurement.run_off.items()}
-        told = ", ".join(f"{name} {format_ms(times[name])}" for name in sorted(times, key=times.__getitem__))
-        of += f" (the closest again, without the others, {len(next(iter(measurement.run_off.values())))} times: {told})"
-    fastest = min(times.values())
-    # A difference that the next run may turn around is none: the target's order of preference decides then.
-    best = next(c for c in passed if c.id in times and times[c.id] <= fastest * (1 + _TIE))
+        told = ", ".join(f"{name} {format_ms(times[name])}" for name in sorted(times, key=times.__getitem__)[:2])
+        of += f" (close, so measured in {len(runs[fastest])} more processes: {told})"
+
+    def tied(name: str) -> bool:
+        """A difference that the next run may turn around is none; one that each of several runs had is one."""
+        close = times[name] <= times[fastest] * (1 + _TIE)
+        return close and (len(runs[name]) == 1 or any(a <= b for a, b in zip(runs[name], runs[fastest], strict=True)))
+
+    # The target's order of preference decides then.
+    best = next(c for c in passed if c.id in times and tied(c.id))
     counted = measurement.label == EMULATED
-    if times[best.id] > fastest:
+    if best.id != fastest:
         least = "fewest instructions" if counted else "fastest"
         return best, f"preferred: within {_TIE:.0%} of the {least} of {of}"
     if counted:
