@@ -183,7 +183,7 @@ def parity(
         cosine=cosine(candidate, reference),
         lsb_histogram=None,
         tolerance=tolerance,
-        passed=max_abs <= tolerance and _alike(candidate, reference, FLOAT_TOLERANCE * full),
+        passed=max_abs <= tolerance and alike(candidate, reference, FLOAT_TOLERANCE * full),
         exact=max_abs == 0,
         size=reference.size,
     )
@@ -221,9 +221,9 @@ def _integer_parity(candidate: Array, reference: Array, xnnpack: Array, scale: f
     most, allowed = int(apart.max()), int(np.abs(xnnpack - reference).max())
     distances, counts = np.unique(apart, return_counts=True)
     if scale is None:
-        alike, scale = float(np.mean(apart == 0)) >= AGREEMENT_FLOOR, 1.0
+        close, scale = float(np.mean(apart == 0)) >= AGREEMENT_FLOOR, 1.0
     else:
-        alike = _alike(candidate - zero_point, reference - zero_point, 1.0)
+        close = alike(candidate - zero_point, reference - zero_point, 1.0)
     return Parity(
         max_abs=most * scale,
         range=levels * scale,
@@ -231,13 +231,13 @@ def _integer_parity(candidate: Array, reference: Array, xnnpack: Array, scale: f
         cosine=cosine(candidate - zero_point, reference - zero_point),
         lsb_histogram={int(d): int(c) for d, c in zip(distances, counts, strict=True)},
         tolerance=allowed * scale,
-        passed=most <= allowed and alike,
+        passed=most <= allowed and close,
         exact=most == 0,
         size=reference.size,
     )
 
 
-def _alike(candidate: Array, reference: Array, smallest: float) -> bool:
+def alike(candidate: Array, reference: Array, smallest: float) -> bool:
     """Whether the error of all values together is within the ceiling, or below `smallest`, where rounding hides."""
     return _rms(candidate - reference) <= max(ERROR_CEILING * _rms(reference), smallest)
 

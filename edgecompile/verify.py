@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecompile import bundle, compare, data, golden
+from edgecompile import bundle, compare, data, detections, golden
 from edgecompile.artifact import Signature
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
@@ -259,8 +259,8 @@ def _judge_parity(
     machine's XNNPACK has other kernels, so there the present distance counts where it is the larger.
     """
     failed, most = [], 0.0
-    for name, array in stored.items():
-        verdict = compare.parity(given[name], array, known[name], scales[name])
+    lists = detections.lists_of(read(promise.model))
+    for name, verdict in detections.verdicts(given, stored, known, scales, lists=lists).items():
         allowed = promise.tolerances.get(name, 0.0)
         if not promise.same_machine:
             allowed = max(allowed, verdict.tolerance)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecompile import bundle, compare, data, golden
+from edgecompile import bundle, compare, data, detections, golden
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import unreferenced
@@ -213,9 +213,10 @@ def _close(
     name: str,
 ) -> Check:
     """known: outputs as far from the reference as the winner's may be, beside what the build allowed."""
-    verdicts = {key: compare.parity(there[key], array, known[key], scales[key]) for key, array in reference.items()}
+    model = read(promise.model)  # the winner's file may be a library
+    verdicts = detections.verdicts(there, reference, known, scales, lists=detections.lists_of(model))
     told = []
-    steps = _steps(read(promise.model))  # the winner's file may be a library
+    steps = _steps(model)
     for key, verdict in verdicts.items():
         allowed = max(verdict.tolerance, promise.tolerances.get(key, 0.0))
         ok = "" if verdict.max_abs <= allowed else f", allowed {allowed:.3g}"

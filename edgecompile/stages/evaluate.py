@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgecompile import compare, data, golden
+from edgecompile import compare, data, detections, golden
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature, TensorInfo
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
@@ -95,7 +95,9 @@ class Parity:
         xnnpack = LiteRtRunner(artifact.model, XNNPACK)
         known = xnnpack.run(inputs)
         specs = {spec.name: spec for spec in xnnpack.outputs}
-        floats = not _has_integers(model)
+        scales = {name: spec.scale for name, spec in specs.items()}
+        zero_points = {name: spec.zero_point for name, spec in specs.items()}
+        floats, lists = not _has_integers(model), detections.lists_of(model)
         source = {name: stored[golden.FLOAT][name] for name in reference}
         verdicts, distances = {}, {}
         for candidate in self.candidates:
@@ -104,19 +106,10 @@ class Parity:
             else:
                 given = BACKENDS[candidate.backend].open(candidate).run(inputs)
             exact = bool(candidate.config.get("exact"))
-            verdicts[candidate.id] = {
-                name: asdict(
-                    compare.parity(
-                        given[name],
-                        array,
-                        array if exact else known[name],
-                        specs[name].scale,
-                        specs[name].zero_point,
-                        floats=floats,
-                    )
-                )
-                for name, array in reference.items()
-            }
+            judged = detections.verdicts(
+                given, reference, reference if exact else known, scales, zero_points, lists=lists, floats=floats
+            )
+            verdicts[candidate.id] = {name: asdict(verdict) for name, verdict in judged.items()}
             distances[candidate.id] = _distances(given, specs, source)
         metrics = {
             "parity": verdicts,

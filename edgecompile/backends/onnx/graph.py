@@ -118,6 +118,12 @@ def _fix_shape(value: Any, shape: tuple[int, ...]) -> None:
             hint="fix it with --input-shape; or --backends litert",
         )
     sizes = value.type.tensor_type.shape.dim
+    if len(sizes) != len(shape):
+        raise UnsupportedLayerError(
+            f"{value.name[:_SHOWN]!r} has {len(sizes)} dimensions in the graph of tf2onnx and {len(shape)} in the "
+            "file, as where an operator's own code alone knows the shape",
+            hint="--backends litert leaves ONNX out",
+        )
     for size, wanted in zip(sizes, shape, strict=True):
         size.ClearField("dim_param")
         size.dim_value = abs(wanted)

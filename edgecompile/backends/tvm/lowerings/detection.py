@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecompile.backends.tvm.plan import Source, Step, Value
+from edgecompile.detections import OPERATOR
 from edgecompile.tflite_file.graph import Operator
 
 if TYPE_CHECKING:
@@ -96,4 +97,4 @@ class _Options:
         raise self._planner.unsupported(self._operator, f"its options have no number {name}")
 
 
-CUSTOM = {"TFLite_Detection_PostProcess": detections}
+CUSTOM = {OPERATOR: detections}

@@ -1,0 +1,136 @@
+"""Parity of lists of detections: they are ordered by score and cut at a length, so that close scores change places and
+the last ones may be others. Engines are compared on the objects that they find, not place by place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgecompile import compare
+from edgecompile.compare import Parity
+from edgecompile.task import Array, Arrays
+from edgecompile.tflite_file import TfliteModel
+
+OPERATOR = "TFLite_Detection_PostProcess"
+_OVERLAP = 0.5  # intersection over union from which on boxes of one class are the same object, as in PASCAL VOC
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Names of outputs: boxes [n, most, 4] (top, left, bottom, right), classes and scores [n, most], count [n]."""
+
+    boxes: str
+    classes: str
+    scores: str
+    count: str
+
+
+def lists_of(model: TfliteModel) -> Lists | None:
+    """None where the model's outputs are no detections."""
+    names = dict(zip(model.main.outputs, (spec.name for spec in model.signature.outputs), strict=True))
+    for operator in model.main.operators:
+        if operator.name == OPERATOR and len(operator.outputs) == 4 and all(i in names for i in operator.outputs):
+            return Lists(*(names[index] for index in operator.outputs))
+    return None
+
+
+def verdicts(
+    given: Arrays,
+    reference: Arrays,
+    known: Arrays,
+    scales: Mapping[str, float | None],
+    zero_points: Mapping[str, int | None] | None = None,
+    *,
+    lists: Lists | None,
+    floats: bool = False,
+) -> dict[str, Parity]:
+    """`compare.parity` of each output, of lists of detections what is said at `_judged`. known: what an engine may be
+    as far from the reference as, XNNPACK's outputs or, for one that is to be exact, the reference's."""
+    found = {
+        name: compare.parity(
+            given[name], array, known[name], scales.get(name), (zero_points or {}).get(name), floats=floats
+        )
+        for name, array in reference.items()
+    }
+    return found if lists is None else {**found, **_judged(found, given, reference, known, lists, floats)}
+
+
+def _judged(
+    places: Mapping[str, Parity], given: Arrays, reference: Arrays, known: Arrays, lists: Lists, floats: bool
+) -> dict[str, Parity]:
+    """Boxes, classes and scores of the objects that both lists have: of one class, and overlapping by half.
+
+    Of all objects in either list three quarters have to be in both, and an engine may miss three times as many as
+    XNNPACK does; what both have may differ as floats may. places: the verdicts place by place, whose differences stand
+    where the objects are others.
+    """
+    ours, theirs = _pairs(given, reference, lists), _pairs(known, reference, lists)
+    agree = ours.share >= compare.AGREEMENT_FLOOR and 1 - ours.share <= compare.XNNPACK_FACTOR * (1 - theirs.share)
+    found = {}
+    for name in (lists.boxes, lists.classes, lists.scores):
+        full = places[name].range
+        usual = float(np.abs(np.subtract(*theirs.values(known, reference, name))).max(initial=0))
+        tolerance = max(compare.FLOAT_TOLERANCE * full, compare.XNNPACK_FACTOR * usual)
+        if floats:
+            tolerance = min(tolerance, compare.FLOAT_CEILING * full)
+        if not agree:
+            found[name] = dataclasses.replace(places[name], tolerance=tolerance, passed=False)
+            continue
+        a, b = ours.values(given, reference, name)
+        close = not b.size or compare.alike(a, b, compare.FLOAT_TOLERANCE * full)  # there may be no objects
+        apart = float(np.abs(a - b).max(initial=0))
+        found[name] = dataclasses.replace(
+            places[name],
+            max_abs=apart,
+            relative=apart / full,
+            cosine=compare.cosine(a, b),
+            tolerance=tolerance,
+            passed=apart <= tolerance and close,
+            size=b.size,
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """found, of: (sample, place) of each object that both have, in the one list and in the other. share: of all objects
+    of either, those in both."""
+
+    found: Array
+    of: Array
+    share: float
+
+    def values(self, found: Arrays, of: Arrays, name: str) -> tuple[Array, Array]:
+        """Of an output, of these objects: float64 [objects] or [objects, 4]."""
+        a, b = (np.asarray(arrays[name], np.float64) for arrays in (found, of))
+        return a[tuple(self.found.T)], b[tuple(self.of.T)]
+
+
+def _pairs(found: Arrays, of: Arrays, lists: Lists) -> _Pairs:
+    counts = [np.rint(arrays[lists.count]).astype(int).ravel() for arrays in (found, of)]
+    pairs: list[tuple[int, int, int]] = []
+    for sample, (n, m) in enumerate(zip(*counts, strict=True)):
+        same = found[lists.classes][sample, :n, None] == of[lists.classes][sample, None, :m]
+        overlap = np.where(same, _overlap(found[lists.boxes][sample, :n], of[lists.boxes][sample, :m]), 0)
+        for place in range(m):  # the best scores first
+            best = int(overlap[:, place].argmax()) if n else 0
+            if n and overlap[best, place] >= _OVERLAP:
+                pairs.append((sample, best, place))
+                overlap[best] = 0
+    table = np.array(pairs, int).reshape(-1, 3)
+    either = int(counts[0].sum() + counts[1].sum())
+    return _Pairs(table[:, [0, 1]], table[:, [0, 2]], 2 * len(pairs) / either if either else 1.0)
+
+
+def _overlap(a: Array, b: Array) -> Array:
+    """Intersection over union: [n, 4] and [m, 4] -> [n, m]."""
+    a, b = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    both = sides.clip(min=0).prod(axis=-1)
+    areas = [(box[..., 2:] - box[..., :2]).clip(min=0).prod(axis=-1) for box in (a, b)]
+    union = areas[0] + areas[1] - both
+    found: Array = np.divide(both, union, out=np.zeros_like(union), where=union > 0)
+    return found
