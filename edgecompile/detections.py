@@ -11,6 +11,7 @@ import numpy as np
 
 from edgecompile import compare
 from edgecompile.compare import Parity
+from edgecompile.loaders.interpreter import own_signature
 from edgecompile.task import Array, Arrays
 from edgecompile.tflite_file import TfliteModel
 
@@ -27,10 +28,14 @@ class Lists:
     scores: str
     count: str
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.boxes, self.classes, self.scores, self.count
+
 
 def lists_of(model: TfliteModel) -> Lists | None:
     """None where the model's outputs are no detections."""
-    names = dict(zip(model.main.outputs, (spec.name for spec in model.signature.outputs), strict=True))
+    names = dict(zip(model.main.outputs, (spec.name for spec in own_signature(model).outputs), strict=True))
     for operator in model.main.operators:
         if operator.name == OPERATOR and len(operator.outputs) == 4 and all(i in names for i in operator.outputs):
             return Lists(*(names[index] for index in operator.outputs))
@@ -47,8 +52,8 @@ def verdicts(
     lists: Lists | None,
     floats: bool = False,
 ) -> dict[str, Parity]:
-    """`compare.parity` of each output, of lists of detections what is said at `_judged`. known: what an engine may be
-    as far from the reference as, XNNPACK's outputs or, for one that is to be exact, the reference's."""
+    """`compare.parity` of each output, of lists of detections what is said at `_judged`. known: XNNPACK's outputs,
+    which say how far an engine may be off. lists: None also for an engine that is to give the reference's numbers."""
     found = {
         name: compare.parity(
             given[name], array, known[name], scales.get(name), (zero_points or {}).get(name), floats=floats
@@ -67,24 +72,27 @@ def _judged(
     XNNPACK does; what both have may differ as floats may. places: the verdicts place by place, whose differences stand
     where the objects are others.
     """
+    if all(places[name].exact for name in lists.names):  # also boxes without an area, which overlap with none
+        return {}
     ours, theirs = _pairs(given, reference, lists), _pairs(known, reference, lists)
-    agree = ours.share >= compare.AGREEMENT_FLOOR and 1 - ours.share <= compare.XNNPACK_FACTOR * (1 - theirs.share)
-    found = {}
+    enough = ours.missed <= (1 - compare.AGREEMENT_FLOOR) * ours.objects
+    if not enough or ours.missed > compare.XNNPACK_FACTOR * theirs.missed:
+        return {name: dataclasses.replace(places[name], passed=False) for name in lists.names}
+    apart = places[lists.count].max_abs
+    found = {lists.count: dataclasses.replace(places[lists.count], tolerance=apart, passed=True)}
     for name in (lists.boxes, lists.classes, lists.scores):
-        full = places[name].range
+        full = _range(reference, name, lists)
+        a, b = ours.values(given, reference, name)
         usual = float(np.abs(np.subtract(*theirs.values(known, reference, name))).max(initial=0))
         tolerance = max(compare.FLOAT_TOLERANCE * full, compare.XNNPACK_FACTOR * usual)
         if floats:
             tolerance = min(tolerance, compare.FLOAT_CEILING * full)
-        if not agree:
-            found[name] = dataclasses.replace(places[name], tolerance=tolerance, passed=False)
-            continue
-        a, b = ours.values(given, reference, name)
-        close = not b.size or compare.alike(a, b, compare.FLOAT_TOLERANCE * full)  # there may be no objects
         apart = float(np.abs(a - b).max(initial=0))
+        close = not b.size or compare.alike(a, b, compare.FLOAT_TOLERANCE * full)  # there may be no objects
         found[name] = dataclasses.replace(
             places[name],
             max_abs=apart,
+            range=full,
             relative=apart / full,
             cosine=compare.cosine(a, b),
             tolerance=tolerance,
@@ -94,14 +102,22 @@ def _judged(
     return found
 
 
+def _range(of: Arrays, name: str, lists: Lists) -> float:
+    """Of an output's values, and zero; what lies behind the count is none of them."""
+    counted = [values[:n] for values, n in zip(of[name], _counts(of, lists), strict=True)]
+    values = np.concatenate([each.astype(np.float64).ravel() for each in counted])
+    return float(values.max(initial=0) - values.min(initial=0)) or 1.0
+
+
 @dataclass(frozen=True)
 class _Pairs:
-    """found, of: (sample, place) of each object that both have, in the one list and in the other. share: of all objects
-    of either, those in both."""
+    """found, of: (sample, place) of each object that both have, in the one list and in the other. objects: how many
+    both lists have together. missed: those of them that are in one alone."""
 
     found: Array
     of: Array
-    share: float
+    objects: int
+    missed: int
 
     def values(self, found: Arrays, of: Arrays, name: str) -> tuple[Array, Array]:
         """Of an output, of these objects: float64 [objects] or [objects, 4]."""
@@ -110,7 +126,7 @@ class _Pairs:
 
 
 def _pairs(found: Arrays, of: Arrays, lists: Lists) -> _Pairs:
-    counts = [np.rint(arrays[lists.count]).astype(int).ravel() for arrays in (found, of)]
+    counts = _counts(found, lists), _counts(of, lists)
     pairs: list[tuple[int, int, int]] = []
     for sample, (n, m) in enumerate(zip(*counts, strict=True)):
         same = found[lists.classes][sample, :n, None] == of[lists.classes][sample, None, :m]
@@ -121,8 +137,13 @@ def _pairs(found: Arrays, of: Arrays, lists: Lists) -> _Pairs:
                 pairs.append((sample, best, place))
                 overlap[best] = 0
     table = np.array(pairs, int).reshape(-1, 3)
-    either = int(counts[0].sum() + counts[1].sum())
-    return _Pairs(table[:, [0, 1]], table[:, [0, 2]], 2 * len(pairs) / either if either else 1.0)
+    objects = int(counts[0].sum() + counts[1].sum())
+    return _Pairs(table[:, [0, 1]], table[:, [0, 2]], objects, objects - 2 * len(pairs))
+
+
+def _counts(arrays: Arrays, lists: Lists) -> Array:
+    found: Array = np.rint(arrays[lists.count]).astype(int).ravel()
+    return found
 
 
 def _overlap(a: Array, b: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -32,9 +33,9 @@ ENERGY_SECONDS = 1.0
 _SETTLED = 120.0  # seconds over which nothing may change
 _WINDOWS, _SHORTEST_WINDOW = 120, 1.0  # of a sustained run; in seconds
 _HISTOGRAM_BINS = 80
-# One process doesn't tell engines apart that are as close: where memory lies, and that the uncompressed source runs
-# beside them in the code of one of them, made 3% of 10% (models of microseconds).
-_CLOSE = 1.1  # times the fastest's p50
+# Within that many times the fastest's p50, one process doesn't tell which is the faster: where memory lies, and that
+# the uncompressed source runs beside them by the code of one of them, made 10% look like 3% (models of microseconds).
+_CLOSE = 1.1
 _RUN_OFFS, _RUN_OFF_RUNS, _RUN_OFF_WARMUP = 3, 40, 10
 
 
@@ -171,17 +172,22 @@ def _with_run_off(
 ) -> Measurement:
     """And what those of `choose` take in more processes, which have nothing else to run."""
     again = [c for c in candidates if c.id in choose and c.id in found.results]
+    process = functools.partial(_run, device, runs=_RUN_OFF_RUNS, warmup=_RUN_OFF_WARMUP, key="", energy=0.0)
+    more = []
+    for number in range(_RUN_OFFS):
 
-    def within(part: Progress) -> None:
-        report(dataclasses.replace(part, text=f"{part.text} of another process"))
+        def within(part: Progress, number: int = number) -> None:
+            text = f"{part.text} of another process, {number + 1} of {_RUN_OFFS}" if part.total else part.text
+            report(dataclasses.replace(part, text=text))
 
-    more = [
-        _run(device, again, inputs, runs=_RUN_OFF_RUNS, warmup=_RUN_OFF_WARMUP, report=within, key="", energy=0.0)
-        for _ in range(_RUN_OFFS)
-    ]
+        # Where memory lies depends on who comes first.
+        turned = again[number % len(again) :] + again[: number % len(again)]
+        more.append(process(turned, inputs, report=within, seed=number + 1))
+    everywhere = [c.id for c in again if all(c.id in each.results for each in more)]
     return dataclasses.replace(
         found,
-        run_off={c.id: [each.p50(c.id) for each in more] for c in again},
+        run_off={name: [each.p50(name) for each in more] for name in everywhere},
+        throttled=list(dict.fromkeys(told for each in (found, *more) for told in each.throttled)),
         seconds=round(found.seconds + sum(each.seconds for each in more), 3),
     )
 
@@ -228,6 +234,7 @@ def _run(
     sustain: float = 0.0,
     cpus: tuple[int, ...] | None = None,
     energy: float = ENERGY_SECONDS,
+    seed: int = 0,
 ) -> Measurement:
     job = BenchJob(
         candidates=tuple(BenchCandidate(c.id, c.model, c.threads, c.backend, c.config) for c in candidates),
@@ -236,6 +243,7 @@ def _run(
         runs=runs,
         min_seconds=MIN_SECONDS,
         energy_seconds=energy,
+        seed=seed,
         sustain_seconds=sustain,
         window_seconds=max(_SHORTEST_WINDOW, sustain / _WINDOWS),
         settle_seconds=min(_SETTLED, sustain),

@@ -107,8 +107,9 @@ class Parity:
                 given = BACKENDS[candidate.backend].open(candidate).run(inputs)
             exact = bool(candidate.config.get("exact"))
             judged = detections.verdicts(
-                given, reference, reference if exact else known, scales, zero_points, lists=lists, floats=floats
-            )
+                given, reference, reference if exact else known, scales, zero_points,
+                lists=None if exact else lists, floats=floats,
+            )  # fmt: skip
             verdicts[candidate.id] = {name: asdict(verdict) for name, verdict in judged.items()}
             distances[candidate.id] = _distances(given, specs, source)
         metrics = {

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from edgecompile.backends.tvm.arithmetic import FAST, REFERENCE
 from edgecompile.backends.tvm.isa import INSTRUCTION_SETS, InstructionSet, of_host
 from edgecompile.backends.tvm.planner import Planner
+from edgecompile.backends.tvm.schedules.convolution import tile
 from edgecompile.loaders.interpreter import own_signature
 from edgecompile.ondevice import runner
 from edgecompile.tflite_file import read
@@ -67,6 +68,41 @@ def test_sums_of_a_cpu_that_takes_registers_in_halves(
     summed(kind, "float32", {**window, "input": size}, channels, outputs, threads=window["threads"], isa=isa)
 
 
+def test_half_registers_and_small_tiles_are_what_such_a_cpu_gets(tmp_path: Path) -> None:
+    window = {
+        "size": (1, 1), "stride": (1, 1), "dilation": (1, 1), "padding": "SAME", "input": (16, 16),
+        "activation": "RELU6", "seed": 0, "zeros": (0, 0), "scales": (0.5, 0.5),
+    }  # fmt: skip
+
+    def note(isa: InstructionSet, channels: int, outputs: int) -> str:
+        model, _ = one_sum("CONV_2D", "float32", window, channels, outputs, 1, tmp_path)
+        return Planner(read(model), isa, FAST, 1).run().steps[0].note
+
+    whole = SETS["avx512"]
+    halves = dataclasses.replace(whole, halves=True)
+    assert note(whole, 32, 24).endswith("x32 tile")
+    assert note(halves, 32, 24) == "8x24 tile"
+    assert note(halves, 32, 64) == "8x16 tile"
+    assert note(halves, 512, 64) == note(whole, 512, 64) != "8x16 tile"
+
+
+@settings(deadline=None)
+@given(st.integers(1, 400), st.integers(1, 80), st.sampled_from((7, 12, 15, 28)), st.booleans())
+def test_tiles_fit_the_registers(width: int, blocks: int, accumulators: int, uneven: bool) -> None:
+    columns, wide = tile(width, blocks, accumulators, 4, uneven=uneven)
+    assert columns * wide <= accumulators
+    assert columns <= width
+    assert blocks % wide == 0
+    assert uneven or width % columns == 0
+
+
+def test_columns_leave_a_rest_where_those_that_divide_are_few() -> None:
+    """As 19x19 of SSDs, 13x13 of YOLO and 7x7 of MobileNets."""
+    assert [tile(width, 12, 12, 4, uneven=True) for width in (19, 13, 49)] == [(4, 3)] * 3
+    assert [tile(width, 12, 12, 4, uneven=False) for width in (19, 13, 49)] == [(1, 4), (1, 4), (7, 1)]
+    assert tile(56, 12, 12, 4, uneven=True) == tile(56, 12, 12, 4)
+
+
 @pytest.mark.parametrize(
     ("flags", "halves"),
     [
@@ -77,6 +113,7 @@ def test_sums_of_a_cpu_that_takes_registers_in_halves(
     ],
 )
 def test_which_cpus_take_registers_in_halves(flags: str, halves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "machine", lambda: "x86_64")
     monkeypatch.setattr(runner, "cpu_flags", lambda _: set(flags.split()))
     (found,) = of_host()
     assert found.halves == halves

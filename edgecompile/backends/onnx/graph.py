@@ -23,8 +23,8 @@ def export(model: Path, out: Path, *, opset: int, symmetric: bool) -> None:
     signature names them.
 
     symmetric: for TensorRT, which takes no zero points but 0. Errors: ConversionError with tf2onnx's reason;
-    UnsupportedLayerError for a graph with others where it has to be symmetric, and for sizes that are free, but for
-    the batch.
+    UnsupportedLayerError for a graph with others where it has to be symmetric, for sizes that are free, but for the
+    batch, and for other dimensions than the file's.
     """
     import onnx
     import tf2onnx
@@ -120,8 +120,7 @@ def _fix_shape(value: Any, shape: tuple[int, ...]) -> None:
     sizes = value.type.tensor_type.shape.dim
     if len(sizes) != len(shape):
         raise UnsupportedLayerError(
-            f"{value.name[:_SHOWN]!r} has {len(sizes)} dimensions in the graph of tf2onnx and {len(shape)} in the "
-            "file, as where an operator's own code alone knows the shape",
+            f"{value.name[:_SHOWN]!r} has {len(sizes)} dimensions in the graph of tf2onnx and {len(shape)} in the file",
             hint="--backends litert leaves ONNX out",
         )
     for size, wanted in zip(sizes, shape, strict=True):

@@ -283,10 +283,10 @@ typedef struct edgecompile_model {
 /* In huge pages where it fills some and the kernel has them: fewer translations, and lines that lie in a row don't take
  * each other's place in the caches. */
 static void *arena(size_t bytes) {
-    enum { HUGE = 2 << 20 };
+    enum { HUGE_PAGE = 2 << 20 };
     void *found = NULL;
-    if (posix_memalign(&found, bytes < HUGE ? ALIGNED : HUGE, bytes)) return NULL;
-    if (bytes >= HUGE) madvise(found, bytes, MADV_HUGEPAGE);
+    if (posix_memalign(&found, bytes < HUGE_PAGE ? ALIGNED : HUGE_PAGE, bytes)) return NULL;
+    if (bytes >= HUGE_PAGE) madvise(found, bytes, MADV_HUGEPAGE);
     return found;
 }
 

@@ -135,7 +135,8 @@ def for_target(target: Target) -> tuple[InstructionSet, ...]:
     found = best(target.cpu.arch, features)
     if found is None:
         return ()
-    own = dataclasses.replace(found, mcpu=target.cpu.mcpu, mattr=tuple(target.cpu.mattr), implied=())
+    halves = target.cpu.mcpu == "znver4" and found.lanes == 16
+    own = dataclasses.replace(found, mcpu=target.cpu.mcpu, mattr=tuple(target.cpu.mattr), implied=(), halves=halves)
     return (own,)
 
 

@@ -11,31 +11,46 @@ from edgecompile.backends.tvm.isa import InstructionSet
 from edgecompile.backends.tvm.operators.convolution import Sum
 
 L1 = 40_000  # bytes of weights that stay in the first cache, so that channels may be the inner loop
+_SPARE = 4  # registers for what is multiplied
+_UNEVEN = 1.3  # times the products for each load, from which on columns may leave a rest
 WORTH = 6.0  # microseconds of work that are worth waiting for another thread
-_PANEL = 8192  # bytes of a block's weights
+_PANEL = 8192  # bytes of a block's weights at most for tiles of eight sums: of twice as many they were slower
 _PRODUCTS = 400  # of a depthwise window and its columns, in vectors, that are written out: 7x7 and 7 columns
 
 
-def tile(width: int, blocks: int, accumulators: int, most_blocks: int) -> tuple[int, int]:
-    """(columns, blocks) with the most products for each load, that divide the output and fit the registers."""
-    fitting = (
-        (columns * wide / (columns + wide), columns, wide)
+def tile(width: int, blocks: int, accumulators: int, most_blocks: int, *, uneven: bool = False) -> tuple[int, int]:
+    """(columns, blocks) with the most products for each load, that divide the output and fit the registers.
+
+    uneven: columns may leave a rest, where they give much more than those that divide the output.
+    """
+
+    def products(columns: int, wide: int) -> float:
+        whole = -(-width // columns) * columns  # a rest takes about as long as a tile
+        return columns * wide / (columns + wide) * width / whole
+
+    fitting = [
+        (columns, wide)
         for columns in range(1, min(width, accumulators) + 1)
         for wide in range(1, min(blocks, most_blocks) + 1)
-        if width % columns == 0 and blocks % wide == 0 and columns * wide <= accumulators
-    )
-    _, columns, wide = max(fitting)
-    return columns, wide
+        if blocks % wide == 0 and columns * wide <= accumulators
+    ]
+    even = max((size for size in fitting if width % size[0] == 0), key=lambda size: (products(*size), size))
+    # With registers for the weights and a factor: what is spilled in the loop costs more than a tile gives.
+    free = [(columns, wide) for columns, wide in fitting if (columns + 1) * wide < accumulators + _SPARE]
+    best = max(free, key=lambda size: (products(*size), size))
+    return best if uneven and products(*best) > _UNEVEN * products(*even) else even
 
 
-def sums(width: int, blocks: int, isa: InstructionSet, *, dots: bool) -> tuple[int, int]:
+def sums(width: int, blocks: int, isa: InstructionSet, *, dots: bool, uneven: bool = False) -> tuple[int, int]:
     """The `tile` of a convolution."""
-    return tile(width, blocks, isa.sums(blocks) if dots else isa.registers - 4, 8 if width == 1 else 4)
+    registers = isa.sums(blocks) if dots else isa.registers - _SPARE
+    return tile(width, blocks, registers, 8 if width == 1 else 4, uneven=uneven)
 
 
 def _few(made: Sum, width: int, blocks: int) -> tuple[int, int] | None:
     """A tile of the eight sums or so that keep a CPU busy which takes registers in halves: what sums begin and end with
-    overlaps with the next ones then. None where their weights are so many that this counts for less than loading them.
+    overlaps with the next ones then. None where their weights are so many that this counts for less than loading them,
+    or no such number of columns divides the output.
     """
     if made.weight_bytes >= L1 and made.weight_bytes // blocks > _PANEL:
         return None
@@ -51,10 +66,13 @@ def convolution(
     n, y, z, o = sch.get_loops(store)
     height, width = int(sch.get(y).extent), int(sch.get(z).extent)
     blocks = int(sch.get(o).extent) // made.vector
-    columns, wide = sums(width, blocks, isa, dots=made.grouped and intrinsic is not None)
+    # TVM puts no intrinsic into loops that end at a condition.
+    columns, wide = sums(width, blocks, isa, dots=made.grouped and intrinsic is not None, uneven=intrinsic is None)
     if isa.halves and not made.grouped and made.vector == isa.lanes:
         columns, wide = _few(made, width, blocks) or (columns, wide)
     zo, zi = sch.split(z, [None, columns])
+    if width % columns:  # the rest gets code of its own
+        sch.annotate(zo, "pragma_loop_partition_hint", 1)
     oo, om, oi = sch.split(o, [None, wide, made.vector])
     small = made.weight_bytes < L1
     if small:
@@ -68,7 +86,8 @@ def convolution(
     if made.padded and made.scratch is None:
         sch.compute_inline(sch.get_sblock("pad"))
     work = isa.microseconds(macs, dots=made.grouped)
-    shared = share(sch, work, threads, {"y": y, "zo": zo, "oo": oo, "n": n}, small, height, width // columns)
+    tiles = 1 if width % columns else width // columns
+    shared = share(sch, work, threads, {"y": y, "zo": zo, "oo": oo, "n": n}, small, height, tiles)
     if made.scratch is not None and len(made.scratch[0]) == 4:  # LLVM's own vectors copy whole lines faster
         _vectorize(sch, sch.get_loops(sch.get_sblock("pad"))[-1], isa.lanes * 4)
     loops = sch.get_loops(total)
