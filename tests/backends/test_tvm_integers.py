@@ -40,6 +40,17 @@ def test_depthwise_of_whole_registers(
     summed("DEPTHWISE_CONV_2D", dtype, window, 1, 16 * registers, threads=window["threads"])
 
 
+@pytest.mark.parametrize("channels", [5, 6, 9, 13])
+@pytest.mark.parametrize("size", [(1, 4), (3, 7), (1, 3)])
+def test_channels_that_fill_no_vector_of_16_bits(channels: int, size: tuple[int, int]) -> None:
+    """Of which LLVM computed other integers than those of the code."""
+    window = {
+        "size": (1, 1), "stride": (1, 1), "dilation": (1, 1), "padding": "SAME", "input": size, "activation": "NONE",
+        "seed": 0, "zeros": (0, 0), "scales": (0.5, 0.5),
+    }  # fmt: skip
+    summed("DEPTHWISE_CONV_2D", "int16", window, 1, channels)
+
+
 @settings(quick, max_examples=12)
 @given(st.sampled_from(KINDS), windows(dilated=True), st.integers(1, 21), st.integers(1, 35))
 def test_activations_of_16_bits(name: str, window: dict[str, Any], channels: int, outputs: int) -> None:

@@ -131,6 +131,8 @@ def depthwise(made: Sum, isa: InstructionSet, macs: int, threads: int) -> tuple[
     n, y, z, o = sch.get_loops(store)
     width = int(sch.get(z).extent)
     columns = next((size for size in (4, 5, 6, 7, 3, 2) if width % size == 0), 1)
+    if made.vector == 1 and made.function.params[-1].dtype == "int16":
+        columns = 1  # of several, LLVM 22 makes code for AVX-512 that computes others (5, 9 or 13 channels)
     zo, zi = sch.split(z, [None, columns])
     oo, oi = sch.split(o, [None, made.vector])
     sch.reorder(n, y, zo, oo, zi, oi)
