@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -277,14 +278,20 @@ def while_unpacking(sshd: Sshd, do: Callable[[Path], None]) -> threading.Thread:
 
 def test_an_interrupt_ends_the_unpacking_of_a_runtime(sshd: Sshd) -> None:
     """At once, and not only once the connection is closed; nothing of it is left."""
-    thread = while_unpacking(sshd, lambda _: os.kill(os.getpid(), signal.SIGINT))
-    with board(sshd) as there:
-        with pytest.raises(KeyboardInterrupt):
-            there.python()
-        thread.join()
-        assert [each for each in left(sshd) if "sftp-server" not in each] == []  # which serves the connection
-        ours = sshd.folder / "home/edgecompile/board-v1"
-        assert list((ours / "runtimes").iterdir()) == list((ours / "scratch").iterdir()) == []
+    ours = sshd.folder / "home/edgecompile/board-v1"
+    for _ in range(3):
+        thread = while_unpacking(sshd, lambda _: os.kill(os.getpid(), signal.SIGINT))
+        with board(sshd) as there:
+            with pytest.raises(KeyboardInterrupt):
+                there.python()
+            thread.join()
+            assert [each for each in left(sshd) if "sftp-server" not in each] == []  # which serves the connection
+            assert list((ours / "scratch").iterdir()) == []
+            whole = list((ours / "runtimes").iterdir())
+        if not whole:
+            return
+        shutil.rmtree(whole[0])  # on a busy machine the interrupt came when all was unpacked
+    pytest.fail("no interrupt ended the unpacking")
 
 
 def test_what_a_killed_unpacking_leaves_is_removed_once_it_is_old(sshd: Sshd) -> None:
