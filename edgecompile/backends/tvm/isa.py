@@ -142,10 +142,10 @@ def for_target(target: Target) -> tuple[InstructionSet, ...]:
 
 def of_host() -> tuple[InstructionSet, ...]:
     """The best that this CPU runs, and how it does; empty where there is none of ours."""
-    found = best(runner.machine(), runner.cpu_features(Path("/proc")))
+    flags = runner.cpu_flags(Path("/proc"))
+    found = best(runner.machine(), flags)
     if found is None:
         return ()
-    flags = runner.cpu_flags(Path("/proc"))
     # Of AMD's CPUs, which alone tell of CLZERO, the next ones with registers of 512 bits have AVX-VNNI as well.
     halves = found.lanes == 16 and "clzero" in flags and "avx_vnni" not in flags
     return (dataclasses.replace(found, halves=halves),)
