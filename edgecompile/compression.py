@@ -1,79 +1,38 @@
-"""From the source to the artifact that is deployed: loading, the teacher, the plan's steps, and the search for them."""
+"""From the source to the artifact that is deployed: loading, the teacher, and the plan's steps."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 
-from edgecompile import compare, data, packing
+from edgecompile import data
 from edgecompile.artifact import KERAS3, Artifact
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import ModelError
 from edgecompile.job import Job, Settings
 from edgecompile.loaders.base import LoadOptions
-from edgecompile.request import Plan, Source, can_train, chain
-from edgecompile.search import Found, Judge, Search, search
+from edgecompile.request import Plan, Source, chain
 from edgecompile.session import Session
 from edgecompile.stages.base import Stage
 from edgecompile.stages.convert import Convert
 from edgecompile.stages.load import Bridge, Reload, Train
-from edgecompile.task import Metric
 
 
-def compress(made: Plan, source: Artifact, settings: Settings, session: Session) -> Iterator[Artifact]:
-    """The artifact of each of the plan's steps, as it is made."""
+def compress(
+    made: Plan, source: Artifact, settings: Settings, session: Session, least: float | None = None
+) -> Iterator[Artifact]:
+    """The artifact of each of the plan's steps, as it is made. least: as Job's."""
     teacher = source if made.teacher is None else _teacher(made.teacher, settings, session)
     artifact, spent = source, 0.0
     for number, step in enumerate(made.steps):
         learns = "teacher" in step.uses
         budget = _budget(made, number, spent)
-        job = Job(step, artifact, settings, budget, device_of(step), teacher if learns else None)
+        job = Job(step, artifact, settings, budget, device_of(step), teacher if learns else None, least)
         artifact = session.run(job)
         spent += _trained(artifact)
         yield artifact
         if isinstance(step, Bridge) and made.teacher is None:
             teacher = artifact
-
-
-def find_steps(
-    made: Plan, config: Search, source: Artifact, baseline: Artifact, settings: Settings, session: Session
-) -> Found:
-    """What recipe auto decides, each trial being stages of the cache like any other build's."""
-    assert made.facts is not None
-    assert made.facts.metric is not None
-    assert made.max_drop is not None
-    metric = Metric(made.facts.metric, lambda *_: math.nan, made.facts.higher_is_better)
-    before = baseline.history[-1].metrics["validation"]
-
-    def size(artifact: Artifact) -> int:
-        form = made.request.pack
-        return packing.packed_size(artifact.model, form) if form else artifact.model.stat().st_size
-
-    total, spent = made.request.budget_minutes, 0.0
-
-    def share(left: int) -> float | None:
-        return None if total is None else max(0.0, total - spent / 60) / left
-
-    def run(steps: Sequence[Stage], minutes: float | None) -> Iterator[Artifact]:
-        nonlocal spent
-        trial = with_steps(made, steps, minutes)
-        session.total += len(trial.steps)
-        for artifact in compress(trial, source, settings, session):
-            spent += _trained(artifact)
-            yield artifact
-
-    judge = Judge(
-        run=run,
-        share=share,
-        drop=lambda value: compare.metric_drop(metric, before, value),
-        size=size,
-        say=session.display.line,
-        limit=made.max_drop * config.margin,
-    )
-    return search(
-        config, judge, trains=can_train(made.source), packed=bool(made.request.pack), integer=made.io == "int8"
-    )
 
 
 def with_steps(made: Plan, steps: Sequence[Stage], minutes: float | None) -> Plan:

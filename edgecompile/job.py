@@ -55,7 +55,8 @@ class Settings:
 class Job:
     """`depends`: digests of what else the stage reads (another stage's key, a device's identity).
 
-    `teacher`: the model that a stage with distillation learns from.
+    `teacher`: the model that a stage with distillation learns from. `least`: as Context's; no part of the key, as what
+    is given up has no result.
     """
 
     stage: Stage
@@ -64,6 +65,7 @@ class Job:
     budget_seconds: float | None = None
     depends: tuple[str, ...] = ()
     teacher: Artifact | None = None
+    least: float | None = None
 
     @functools.cached_property
     def key(self) -> str:
@@ -153,7 +155,7 @@ def run_job(job: Job, out: Path, work: Path, *, report: Callable[[Progress], Non
         spent.keep()
         report(progress)
 
-    ctx = Context(out, work, task, s.io, s.options, s.seed, job.budget_seconds, job.logs, kept, job.teacher)
+    ctx = Context(out, work, task, s.io, s.options, s.seed, job.budget_seconds, job.logs, kept, job.teacher, job.least)
     try:
         outcome = job.stage.run(job.artifact, ctx)  # type: ignore[arg-type]
     except Exception as problem:

@@ -15,6 +15,7 @@ from edgecompile.artifact import TFLITE, Artifact, StageRecord
 from edgecompile.backends.base import VARIANTS, Candidate
 from edgecompile.backends.variants import Variants
 from edgecompile.cache import writing
+from edgecompile.describing import Describing
 from edgecompile.devices.local import LocalDevice
 from edgecompile.gates import Check
 from edgecompile.inspection import inspect_tflite
@@ -53,6 +54,7 @@ class Result:
     winner: Candidate
     why: str
     checks: tuple[Check, ...]
+    describing: Describing
     float_id: str
 
     @property
@@ -63,7 +65,8 @@ class Result:
 def write(result: Result) -> dict[str, Any]:
     """Write the bundle in place of the one that may be there; its manifest."""
     manifest = _manifest(result)
-    page = report.render(manifest)
+    page = result.describing.attempt("its page", lambda: report.render(manifest), "")
+    page = page or report.without_page(manifest)
     out = result.plan.out
     with bundle.replacing(out) as folder, writing(out):
         shutil.copyfile(result.artifact.model, folder / "model.tflite")
@@ -93,6 +96,7 @@ def _manifest(result: Result) -> dict[str, Any]:
     plan = result.plan
     model = read(result.named.model)
     verified = result.parity.history[-1].metrics
+    attempt, no_steps = result.describing.attempt, list[dict[str, Any]]()
     return {
         "schema": SCHEMA_VERSION,
         "edgecompile": tool_versions()["edgecompile"],
@@ -119,13 +123,22 @@ def _manifest(result: Result) -> dict[str, Any]:
         "figures": [figure.to_json() for figure in figures(result)],
         "gates": [check.to_json() for check in result.checks],
         "distance": verified["distance"],
-        "techniques": accounting.table(
-            result.ladder, result.measurement, result.winner.id, plan.facts.metric if plan.facts else None
+        "techniques": attempt(
+            "what each step bought",
+            lambda: accounting.table(
+                result.ladder, result.measurement, result.winner.id, plan.facts.metric if plan.facts else None
+            ),
+            no_steps,
         ),
         "search": _search(result),
-        "sparsity_note": _sparsity_note(result),
+        "sparsity_note": attempt("the note on sparsity", lambda: _sparsity_note(result), None),
         "layer_errors": result.errors.history[-1].metrics if result.errors else None,
-        "optimization": graph_changes(result.source.meta.get("layers", []), model),
+        "optimization": attempt(
+            "what became of its layers",
+            lambda: graph_changes(result.source.meta.get("layers", []), model),
+            graph_changes([], model),
+        ),
+        "not_described": result.describing.left_out,
         "inspection": _inspection(result),
         "measurement": dataclasses.asdict(result.measurement) if result.measurement else None,
         "environment": {
@@ -145,13 +158,16 @@ def _sparsity_note(result: Result) -> str | None:
 
 
 def _search(result: Result) -> dict[str, Any] | None:
-    """What recipe auto tried, and which it took."""
+    """What a search tried, and which it took."""
     if result.found is None:
         return None
     assert result.plan.facts is not None
     return {
         "metric": result.plan.facts.metric,
         "budget": result.found.limit,
+        "prefers": list(result.plan.target.prefers) if result.plan.first else ["size"],
+        "first": result.plan.first,
+        "untrained": result.found.untrained or None,
         "chosen": dataclasses.asdict(result.found.chosen),
         "trials": [trial.to_json() for trial in result.found.trials],
     }

@@ -19,7 +19,8 @@ from edgecompile.backends.candidates import stages as stages_of
 from edgecompile.backends.litert import AS_IT_COMES
 from edgecompile.backends.questions import confirmed
 from edgecompile.backends.variants import variants
-from edgecompile.compression import as_float_tflite, compress, find_steps, load_source, with_steps
+from edgecompile.compression import as_float_tflite, compress, load_source, with_steps
+from edgecompile.describing import Describing
 from edgecompile.devices.base import Device
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import DeviceError, EdgecompileError
@@ -31,6 +32,7 @@ from edgecompile.session import Session
 from edgecompile.stages.evaluate import Baseline, Parity, Test, test_inputs
 from edgecompile.stages.layer_errors import LayerErrors
 from edgecompile.task import Arrays
+from edgecompile.trials import Trials, told_of_first
 from edgecompile.units import format_ms
 
 _TIE = 0.03
@@ -75,9 +77,9 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         settings = dataclasses.replace(settings, image_size=data.image_size(made.data, source.signature))
     baseline = session.run(Job(Baseline(), source, settings))
 
-    found = None
+    found, trials = None, Trials(made, source, baseline, settings, session, device)
     if made.recipe.search is not None:
-        found = find_steps(made, made.recipe.search, source, baseline, settings, session)
+        found = trials.find(made.recipe.search)
         made = with_steps(made, found.steps, found.minutes)
         session.total += len(made.steps)
     steps = list(compress(made, source, settings, session))
@@ -120,7 +122,12 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     gates.enforce(checks)
 
     named = next((step for step in reversed(steps) if step.history[-1].stage != "slim"), source)
-    ladder = accounting.rungs(steps, lambda made: as_float_tflite(made, settings, session))
+    describing = Describing(session.display.line)
+    ladder: list[Rung] = describing.attempt(
+        "what each step bought",
+        lambda: accounting.rungs(steps, lambda made: as_float_tflite(made, settings, session)),
+        [],
+    )
     measurement = _measure(made, device, passed, uncompressed, ladder, baseline, (parity, *forms.values()), session)
     session.announce("select")
     winner, why = select(_measured(passed, measurement, session), measurement)
@@ -136,7 +143,15 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
             graphs_tested[candidate.id] = _test(
                 made, candidate, artifact, baseline, settings, session, None, announce=False
             )
-    checks.append(gates.accuracy(tested.history[-1].metrics if tested else None, made.max_drop))
+    accuracy = gates.accuracy(tested.history[-1].metrics if tested else None, made.max_drop)
+    if found is not None:
+
+        def test_first(first: Artifact) -> Mapping[str, Any]:
+            plain = BACKENDS["litert"].compile(first, made.target, made.threads[0])[0]
+            return _test(made, plain, first, baseline, settings, session, None, announce=False).history[-1].metrics
+
+        accuracy = told_of_first(accuracy, found, trials, test_first)
+    checks.append(accuracy)
     for name, of in graphs_tested.items():
         checks.append(gates.accuracy(of.history[-1].metrics, made.max_drop, f"{name}'s graph by ONNX Runtime"))
     if made.facts and made.facts.parity_tolerance is not None:
@@ -144,7 +159,9 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         checks.append(gates.tolerance(distances[winner.id], made.facts.parity_tolerance))
     gates.enforce(checks)
 
-    errors = _layer_errors(named, uncompressed, baseline, settings, session)
+    errors = describing.attempt(
+        "layer errors", lambda: _layer_errors(named, uncompressed, baseline, settings, session), None
+    )
     ladder = [dataclasses.replace(r, id=r.id and _beside(r.id, winner.threads, made)) for r in ladder]
     session.announce("package")
     result = packaging.Result(
@@ -169,6 +186,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         winner=winner,
         why=why,
         checks=tuple(checks),
+        describing=describing,
         float_id=_beside(FLOAT_SOURCE, winner.threads, made),
     )
     manifest = packaging.write(result)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from edgecompile.errors import RecipeError, perhaps
-from edgecompile.search import Search
+from edgecompile.search_space import Search
 from edgecompile.stages.base import REPRESENTATIVE, TRAINING, Stage
 from edgecompile.stages.registry import RECIPE_STAGES
-from edgecompile.target import Target
 from edgecompile.toml import build, check_keys, read_toml
 
 FOLDER = Path(__file__).parent / "recipes"
+DEFAULT = "default"  # what a build does without --recipe, where there is something to judge by
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,3 @@ def _step(data: Mapping[str, Any], where: str) -> Stage:
     stages: dict[str, type[Any]] = RECIPE_STAGES
     step: Stage = build(stages[name], config, f"{where} ({name})", RecipeError)
     return step
-
-
-def choose_recipe(target: Target, *, training: bool, representative: bool) -> tuple[Recipe, str]:
-    """The target's default recipe for the data there is, and the reason in a sentence."""
-    if training:
-        return load_recipe(target.recipes.training), f"{target.id}'s default where there is training data"
-    if representative:
-        return (
-            load_recipe(target.recipes.representative),
-            f"{target.id}'s default where there is representative data but nothing to train with",
-        )
-    return load_recipe(target.recipes.otherwise), f"{target.id}'s default without data"

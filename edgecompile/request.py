@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from edgecompile.errors import (
 from edgecompile.loaders import sniff
 from edgecompile.loaders.base import LoadOptions
 from edgecompile.loaders.saved_model import GRAPHS
-from edgecompile.recipe import Recipe, choose_recipe, load_recipe
+from edgecompile.recipe import DEFAULT, Recipe, load_recipe
+from edgecompile.search_space import DYNAMIC, FLOAT, INT8
 from edgecompile.stages.base import NOTHING, REPRESENTATIVE, TRAINING, Stage
 from edgecompile.stages.load import Bridge, Load, Train
 from edgecompile.stages.slim import Slim
@@ -35,11 +37,14 @@ from edgecompile.tasks import TaskFacts
 from edgecompile.tflite_file import read
 
 DEFAULT_MAX_DROP = 2.0
+DEFAULT_MINUTES = 30.0
+MINUTES_AFTER_THE_FIRST = 5.0  # of a build without --recipe: whoever wants more says so
 
 
 @dataclass(frozen=True)
 class BuildRequest:
     """All that `edgecompile build` can be asked. max_drop: percent, None = "off", "default" where not given.
+    budget_minutes: None = without end, "default" where not given.
     without: backends of the target's own that are left out. threads: as Plan's, empty for the target's.
 
     A build is a pure function of its request and of the files it names.
@@ -63,7 +68,7 @@ class BuildRequest:
     on: str | None = None
     runtime: str = "provisioned"
     threads: tuple[int, ...] = ()
-    budget_minutes: float | None = 30.0
+    budget_minutes: float | str | None = "default"
     tensorboard: Path | None = None
     pack: str | None = None
     remeasure: bool = False
@@ -84,13 +89,15 @@ class Source:
 class Plan:
     """What a build will do. `steps` lead from the loaded source to the final .tflite. `optional`: backends of which the
     build goes on without those that refuse the model. `left_out`: {backend: why} of those that can't be used.
-    `threads`: with how many each engine competes, in the order of preference."""
+    `threads`: with how many each engine competes, in the order of preference. `first`: the recipe of the model to beat,
+    where the recipe is a search that begins with one."""
 
     request: BuildRequest
     source: Source
     target: Target
     recipe: Recipe
     reason: str
+    first: str | None
     steps: tuple[Stage, ...]
     data: DataSource | None
     facts: TaskFacts | None
@@ -166,7 +173,13 @@ def look_up(request: BuildRequest, board: Device | None) -> Named:
 def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
     """Check the whole request and decide what to do. `facts`: what the data is, None without data."""
     target, source = named.target, named.source
-    recipe, reason = (named.recipe, "asked for") if named.recipe else _default_recipe(target, source, facts)
+    first = _first(target, source, facts)
+    recipe, reason = (named.recipe, "asked for") if named.recipe else _default_recipe(target, first, facts, request)
+    begins = recipe.search is not None and recipe.search.first
+    minutes = request.budget_minutes
+    if isinstance(minutes, str):
+        minutes = MINUTES_AFTER_THE_FIRST if begins else DEFAULT_MINUTES
+    request = dataclasses.replace(request, budget_minutes=minutes)
     steps = () if recipe.search else chain(recipe.name, recipe.steps, source)
     if recipe.search:
         _check_search(recipe, facts, request)
@@ -183,6 +196,7 @@ def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
         target=target,
         recipe=recipe,
         reason=reason,
+        first=first if begins else None,
         steps=steps,
         data=data_source(request),
         facts=facts,
@@ -194,7 +208,7 @@ def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
         backends=named.backends.names,
         optional=named.backends.optional,
         left_out=named.backends.left_out,
-        budget_minutes=request.budget_minutes,
+        budget_minutes=minutes,
         teacher=named.teacher,
     )
 
@@ -215,14 +229,34 @@ def find_source(model: str) -> Source:
     return Source(path.stem or path.resolve().name, kind, path, Load(str(path.resolve()), sha256_path(path)))
 
 
-def _default_recipe(target: Target, source: Source, facts: TaskFacts | None) -> tuple[Recipe, str]:
-    labelled = facts is not None and facts.trainable
-    trains = labelled and can_train(source)
-    recipe, reason = choose_recipe(target, training=trains, representative=facts is not None and facts.train > 0)
-    if labelled and not trains:
-        what = "a .tflite" if source.kind == TFLITE else "a SavedModel without a Keras graph in it"
-        reason += f" ({what} can't be trained)"
-    return recipe, reason
+def _first(target: Target, source: Source, facts: TaskFacts | None) -> str:
+    """The recipe that needs no training: the target's own, where there are samples to calibrate it with."""
+    if source.kind == TFLITE and source.path is not None and read(source.path).is_quantized:
+        return FLOAT  # as it is: its integers are what they are
+    calibrated = facts is not None and facts.train > 0
+    return DYNAMIC if target.first == INT8 and not calibrated else target.first
+
+
+def _default_recipe(target: Target, first: str, facts: TaskFacts | None, request: BuildRequest) -> tuple[Recipe, str]:
+    """What is built where no recipe is named, and why."""
+    unjudged = _unjudged(facts, request)
+    chosen = f"{target.id}'s first choice" if first == target.first else f"what can be made for {target.id}"
+    if first == FLOAT != target.first:
+        return load_recipe(first), "a quantized .tflite stays as it is"
+    if unjudged:
+        return load_recipe(first), f"{chosen}, and nothing to choose another by: {unjudged}"
+    return load_recipe(DEFAULT), f"{first} first, then what is better in {', then '.join(target.prefers)}"
+
+
+def _unjudged(facts: TaskFacts | None, request: BuildRequest) -> str:
+    """Why no two models can be told apart by the validation metric; "" where they can."""
+    if facts is None:
+        return "there is no data"
+    if facts.metric is None or not facts.trainable:
+        return "it takes labelled training and test samples"
+    if facts.kind == AUTOENCODER:
+        return "an autoencoder's metric is not known on validation samples"
+    return "--max-drop is off" if request.max_drop is None else ""
 
 
 def can_train(source: Source) -> bool:
@@ -268,15 +302,14 @@ def chain(recipe: str, wanted: Sequence[Stage], source: Source) -> tuple[Stage, 
 
 
 def _check_search(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest) -> None:
-    if facts is None or facts.metric is None or not facts.trainable or facts.kind == AUTOENCODER:
-        raise RecipeError(
-            f"recipe {recipe.name!r} judges what it tries by the metric on validation samples, and there is none here",
-            hint="give --data with x_train, y_train, x_test and y_test of a labelled task, or take another recipe",
-        )
-    if request.max_drop is None:
-        raise RecipeError(
-            f"recipe {recipe.name!r} searches within --max-drop, and --max-drop off was given", hint="give a number"
-        )
+    unjudged = _unjudged(facts, request)
+    if not unjudged:
+        return
+    hint = "give --data with x_train, y_train, x_test and y_test of a labelled task, or take another recipe"
+    raise RecipeError(
+        f"recipe {recipe.name!r} searches within --max-drop, by the metric on validation samples, and {unjudged}",
+        hint="give a number" if request.max_drop is None else hint,
+    )
 
 
 def _check_data(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest) -> None:
@@ -365,6 +398,9 @@ def describe(plan: Plan) -> Mapping[str, object]:
         "target": plan.target.id,
         "recipe": plan.recipe.name,
         "reason": plan.reason,
+        "first": plan.first,
+        "prefers": list(plan.target.prefers) if plan.first else None,
+        "budget_minutes": plan.budget_minutes,
         "data": plan.data.spec if plan.data else None,
         "io": plan.io,
         "threads": plan.threads_told,

@@ -11,6 +11,10 @@ from edgecompile.errors import TargetError, perhaps
 from edgecompile.toml import build, read_toml
 from edgecompile.units import parse_size
 
+SIZE, LATENCY, ACCURACY = PREFERENCES = ("size", "latency", "accuracy")
+# Recipes that need no training, for a target to begin with: they work whatever the model is.
+FIRST = ("int8", "float16", "dynamic", "float")
+
 
 @dataclass(frozen=True)
 class Cpu:
@@ -42,15 +46,6 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class DefaultRecipes:
-    """The recipe taken where the user names none, by what data there is."""
-
-    training: str
-    representative: str
-    otherwise: str
-
-
-@dataclass(frozen=True)
 class Limits:
     """Promises of the target itself; a build over them fails. Sizes such as "512 KiB"."""
 
@@ -61,6 +56,8 @@ class Limits:
 class Target:
     """`local`: the target is this machine, so what is measured here counts for it.
 
+    `first`: the recipe that a build without --recipe makes first. `prefers`: what makes one model better than another
+    here, of PREFERENCES; the first that differs decides.
     `family`: a name for several boards, of which the one with `family_default` is taken where nothing says which it is.
     `if_installed`: backends that are tried besides `backends`, where their packages are there and take the model.
     `threads`: how many an inference may use, or several numbers that engines compete with, the preferred one first.
@@ -72,7 +69,8 @@ class Target:
     name: str
     summary: str
     cpu: Cpu
-    recipes: DefaultRecipes
+    first: str
+    prefers: tuple[str, ...]
     backends: tuple[str, ...]
     if_installed: tuple[str, ...] = ()
     local: bool = False
@@ -130,6 +128,15 @@ def read_target(path: Path) -> Target:
         raise TargetError(f"{path}: id is {target.id!r}, expected the file's name, {path.stem!r}")
     if not target.backends:
         raise TargetError(f"{path}: backends is empty, expected one at least", hint="litert runs everywhere")
+    if target.first not in FIRST:
+        raise TargetError(
+            f"{path}: first is {target.first!r}, expected one of {', '.join(FIRST)}",
+            hint="a recipe that trains can beat it, within --budget-minutes; name it with --recipe to have it alone",
+        )
+    if not target.prefers or len(set(target.prefers)) < len(target.prefers) or set(target.prefers) - set(PREFERENCES):
+        raise TargetError(
+            f"{path}: prefers is {list(target.prefers)}, expected one or more of {', '.join(PREFERENCES)}, each once"
+        )
     if min(target.numbers_of_threads, default=0) < 1:
         raise TargetError(f"{path}: threads is {data['threads']}, expected 1 or more, or a list of such numbers")
     if target.io not in ("float", "int8"):

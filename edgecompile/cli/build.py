@@ -46,7 +46,9 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option("--runtime", type=click.Choice(["provisioned", "system"]), default="provisioned", show_default=True,
               help="On a board: bring a runtime along, or take its own.")  # fmt: skip
 @click.option(
-    "--recipe", metavar="R", help="See `edgecompile recipes list`. [default: the target's, by what data there is]"
+    "--recipe",
+    metavar="R",
+    help="See `edgecompile recipes list`. [default: the target's first choice, and what is better within the budget]",
 )
 @click.option("--teacher", metavar="MODEL", help="The model to distil from. [default: MODEL's own float weights]")
 @click.option("--max-drop", type=DROP, help="Largest drop of the test metric: 1%, or off. [default: 2%]")
@@ -61,8 +63,8 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option("--threads", type=THREADS,
               help="Threads an inference may use; with several (1,2,4 or 1-4) each engine competes with each number. "
               "[default: the target's]")  # fmt: skip
-@click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
-              help="Bound on training, in minutes.")  # fmt: skip
+@click.option("--budget-minutes", type=click.FloatRange(0, min_open=True),
+              help="Bound on training, in minutes. [default: 30; without --recipe 5, after the first]")  # fmt: skip
 @click.option("--custom", multiple=True, metavar="MODULE:NAME", help="A custom layer or function that the model needs.")
 @click.option("--allow-unsafe", is_flag=True, help="Accept models that carry code: Lambda layers, pickles.")
 @click.option("--pack", type=click.Choice(["xz", "gzip", "zstd"]), help="Also write the model in this packed form.")
@@ -112,7 +114,7 @@ def command(**given: Any) -> None:
         backends=given["backends"] or (),
         without=given["without"] or (),
         threads=given["threads"] or (),
-        budget_minutes=given["budget_minutes"],
+        budget_minutes="default" if given["budget_minutes"] is None else given["budget_minutes"],
         tensorboard=given["tensorboard"],
         pack=given["pack"],
         remeasure=given["remeasure"],

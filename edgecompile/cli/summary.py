@@ -51,6 +51,8 @@ def print_summary(built: Built) -> None:
         )
     else:
         console.print("latency: not measured (no device for this target)", markup=False)
+    for line in _search(manifest):
+        console.print(line, markup=False, soft_wrap=True)
     console.print(f"engine: {manifest['winner']['id']}, {manifest['winner']['why']}", markup=False, soft_wrap=True)
     for gate in manifest["gates"]:
         mark = {True: "ok", False: "FAILED", None: "-"}[gate["passed"]]
@@ -64,7 +66,7 @@ def print_summary(built: Built) -> None:
 def _comparison(manifest: Mapping[str, Any]) -> Table:
     """The float source beside the bundle."""
     table = Table(title=None, box=None, padding=(0, 2, 0, 0))
-    for heading in ("", "float", manifest["recipe"]["name"], ""):
+    for heading in ("", "float", _made(manifest), ""):
         table.add_column(heading, justify="left" if not heading else "right")
     metric = manifest["data"]["metric"] if manifest["data"] else None
     if metric:
@@ -76,6 +78,22 @@ def _comparison(manifest: Mapping[str, Any]) -> Table:
         if before is not None and after is not None:
             table.add_row(title, written(before), written(after), ratio(before, after, *words))
     return table
+
+
+def _made(manifest: Mapping[str, Any]) -> str:
+    """The recipe, or what a search took."""
+    return techniques.chosen(manifest) or str(manifest["recipe"]["name"])
+
+
+def _search(manifest: Mapping[str, Any]) -> list[str]:
+    """What a search tried, and why the others were not taken."""
+    found = techniques.search(manifest)
+    if found is None:
+        return []
+    others = [f"{row['settings']} ({row['reason'] or 'drops too much'})" for row in found["rows"] if not row["chosen"]]
+    lines = [f"chosen on validation samples: {techniques.chosen(manifest)}"]
+    lines += [f"  not taken: {text}" for text in others]
+    return [*lines, *([f"nothing was trained: {found['untrained']}"] if found["untrained"] else [])]
 
 
 def _rows(manifest: Mapping[str, Any]) -> list[_Row]:

@@ -47,7 +47,7 @@ def list_(as_json: bool) -> None:
 @click.argument("target", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def show(target: str, as_json: bool) -> None:
-    """Show one target: processor, default recipes, backends and limits.
+    """Show one target: processor, first choice, backends and limits.
 
     ID is a built-in target, or a .toml file of your own.
 
@@ -62,7 +62,6 @@ def show(target: str, as_json: bool) -> None:
         click.echo(json.dumps({**dataclasses.asdict(found), "verified": found.verified_with()}, indent=1))
         return
     memory = found.memory.ram_mb
-    recipe = "{training}; without training data {representative}; without data {otherwise}"
     fields = [
         ("id", found.id),
         ("name", found.name),
@@ -71,7 +70,8 @@ def show(target: str, as_json: bool) -> None:
         ("memory", f"{memory} MB" if memory else ""),
         ("GPU", _gpu(found.gpu)),
         ("family", found.family or ""),
-        ("recipe", recipe.format(**dataclasses.asdict(found.recipes))),
+        ("first", f"{found.first}; without samples dynamic" if found.first == "int8" else found.first),
+        ("prefers", ", then ".join(found.prefers)),
         ("backends", ", ".join(found.backends)),
         ("if installed", ", ".join(found.if_installed)),
         ("inputs, outputs", found.io),

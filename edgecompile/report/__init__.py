@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,15 @@ def render(manifest: Mapping[str, Any]) -> str:
     """
     template = _environment().get_template("report.html.j2")
     return template.render(m=manifest, charts=charts, **view.page(manifest)) + "\n"
+
+
+def without_page(manifest: Mapping[str, Any]) -> str:
+    """What stands in for a page that could not be made."""
+    reasons = "".join(f"<li>{html.escape(f'{what}: {why}')}</li>" for what, why in manifest["not_described"].items())
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>edgecompile</title>\n'
+        f"<p>This page could not be made; manifest.json has all that is known of the bundle.</p>\n<ul>{reasons}</ul>\n"
+    )
 
 
 def render_sustained(measurements: Sequence[Measurement]) -> str:

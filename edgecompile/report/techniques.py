@@ -251,7 +251,13 @@ def search(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
         {**trial, "settings": _settings(trial["settings"]), "chosen": trial["settings"] == found["chosen"]}
         for trial in found["trials"]
     ]
-    return {"metric": found["metric"], "budget": found["budget"], "rows": rows}
+    return {**{name: found[name] for name in ("metric", "budget", "first", "prefers", "untrained")}, "rows": rows}
+
+
+def chosen(manifest: Mapping[str, Any]) -> str:
+    """The settings that a search took, in words; "" for a recipe that lists its steps."""
+    found = manifest.get("search")
+    return _settings(found["chosen"]) if found else ""
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

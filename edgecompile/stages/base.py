@@ -47,7 +47,8 @@ class Context:
 
     `io`: "float" or "int8", the type of the bundle's inputs and outputs. `budget_seconds`: this stage's
     share of the training budget, or None. `task` is None where the user gave no data. `teacher`: the float Keras
-    model that distillation takes, where a stage `uses` it.
+    model that distillation takes, where a stage `uses` it. `least`: the validation metric at which training is given
+    up, for it changes no result but only whether there is one.
     """
 
     out: Path
@@ -60,6 +61,7 @@ class Context:
     tensorboard: Path | None
     report: Callable[[Progress], None]
     teacher: Artifact | None = None
+    least: float | None = None
 
     def load(self, artifact: Artifact) -> SourceModel:
         """The artifact's model in memory, by the loader of its kind."""

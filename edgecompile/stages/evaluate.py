@@ -18,11 +18,12 @@ from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import XNNPACK, LiteRtRunner, named_kernels, reference_kernels
 from edgecompile.data import DataSource, check_labels
 from edgecompile.errors import DataError, NonFiniteError
-from edgecompile.loaders.interpreter import QUANTIZED, dequantize, quantize
+from edgecompile.loaders.base import SourceModel
+from edgecompile.loaders.interpreter import dequantize, quantize
 from edgecompile.ondevice.runner import load_inputs, save_arrays
 from edgecompile.stages.base import NOTHING, Context, Outcome, Progress
-from edgecompile.task import AUTOENCODER, Array, Arrays, Metric, Split, Task, align
-from edgecompile.tflite_file import TfliteModel, read
+from edgecompile.task import AUTOENCODER, CLASSIFICATION, Array, Arrays, Metric, Split, Task, align
+from edgecompile.tflite_file import read
 
 _GOLDEN_SAMPLES = 16
 _GOLDEN_BYTES = 4 << 20  # large inputs: fewer samples, but never fewer than two
@@ -62,8 +63,38 @@ class Baseline:
             metrics["test_samples"] = len(next(iter(task.test.y.values())))
             files["test_outputs"] = ctx.out / "test_outputs.npz"
             save_arrays(files["test_outputs"], predicted)
-            metrics |= validation(task, artifact.signature, source.predict, ctx)
+            known, judged = _validated(task, artifact.signature, source.predict, ctx)
+            metrics |= known
+            if judged:
+                files["validation_outputs"] = ctx.out / "validation_outputs.npz"
+                save_arrays(files["validation_outputs"], dict(judged))
+                metrics["training"] = _training_data(task, source, ctx.seed)
         return Outcome(artifact.kind, files, artifact.signature, metrics)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How well the validation split tells a model from the float one: a paired 95% interval of the metric."""
+
+    name: ClassVar[str] = "resolution"
+    accepts: ClassVar[Mapping[str, str]] = {TFLITE: TFLITE}
+    judged: ClassVar[bool] = False
+    tensorflow: ClassVar[bool] = False
+    needs: ClassVar[str] = NOTHING
+    uses: ClassVar[frozenset[str]] = frozenset({"task"})
+
+    baseline_outputs: str
+
+    def run(self, artifact: Artifact, ctx: Context) -> Outcome:
+        task = ctx.require_task()
+        assert task.metric is not None
+        _, held = task.split(ctx.seed)
+        assert held.y is not None
+        x = samples(held, artifact.signature)
+        outputs = _chunked(LiteRtRunner(artifact.model, threads=2).run_real, x, ctx.report, "validation")
+        before = load_inputs(Path(self.baseline_outputs))
+        low, high = compare.paired_interval(task.metric, held.y, before, outputs, x, seed=ctx.seed)
+        return Outcome(TFLITE, {}, artifact.signature, {"interval": [low, high], "samples": len(held)})
 
 
 @dataclass(frozen=True)
@@ -97,7 +128,7 @@ class Parity:
         specs = {spec.name: spec for spec in xnnpack.outputs}
         scales = {name: spec.scale for name, spec in specs.items()}
         zero_points = {name: spec.zero_point for name, spec in specs.items()}
-        floats, lists = not _has_integers(model), detections.lists_of(model)
+        floats, lists = not model.is_quantized, detections.lists_of(model)
         source = {name: stored[golden.FLOAT][name] for name in reference}
         verdicts, distances = {}, {}
         for candidate in self.candidates:
@@ -236,19 +267,37 @@ def samples(split: Split, signature: Signature) -> dict[str, Array]:
 
 def validation(task: Task, signature: Signature, predict: Any, ctx: Context) -> dict[str, Any]:
     """The metric on the validation split, where it can be told there; a reconstruction error for autoencoders."""
+    return _validated(task, signature, predict, ctx)[0]
+
+
+def _validated(task: Task, signature: Signature, predict: Any, ctx: Context) -> tuple[dict[str, Any], Arrays]:
+    """(what `validation` gives, the outputs that the task's metric judged, none where it judged none)"""
     if task.train is None or task.metric is None:
-        return {}
+        return {}, {}
     _, held = task.split(ctx.seed)
     x = samples(held, signature)
     outputs = _chunked(predict, x, ctx.report, "validation")
     if task.kind == AUTOENCODER:
         pairs = zip(signature.inputs, signature.outputs, strict=True)
         errors = [np.mean((outputs[o.name] - x[i.name]) ** 2) for i, o in pairs]
-        return {"validation": float(np.mean(errors)), "validation_metric": "mse"}
+        return {"validation": float(np.mean(errors)), "validation_metric": "mse"}, {}
     if held.y is None:
-        return {}
+        return {}, {}
     score = task.metric.score(held.y, outputs, x)
-    return {"validation": score, "validation_metric": task.metric.name, "validation_samples": len(held)}
+    known = {"validation": score, "validation_metric": task.metric.name, "validation_samples": len(held)}
+    return known, outputs
+
+
+def _training_data(task: Task, source: SourceModel, seed: int) -> dict[str, int | None]:
+    """How much there is to train with, and how much there is to train: samples, classes (None where labels are no
+    class numbers) and parameters (None for a format that can't be trained)."""
+    fit, _ = task.split(seed)
+    labels = list((fit.y or {}).values())
+    single = labels[0] if len(labels) == 1 and task.kind == CLASSIFICATION else None
+    classes = len(np.unique(single)) if single is not None and single.ndim == 1 and single.dtype.kind in "iu" else None
+    weights = getattr(source.model, "trainable_variables", None) if source.kind in (KERAS, KERAS3) else None
+    parameters = None if weights is None else int(sum(math.prod(w.shape) for w in weights))
+    return {"samples": len(fit), "classes": classes, "parameters": parameters}
 
 
 def check_finite(outputs: Arrays, what: str) -> None:
@@ -291,12 +340,6 @@ def _chunked(predict: Any, x: Arrays, report: Callable[[Progress], None], what: 
         parts.append(predict({name: array[start : start + _CHUNK] for name, array in x.items()}))
         report(Progress(what, min(n, start + _CHUNK), n))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _has_integers(model: TfliteModel) -> bool:
-    """Whether some of the model's arithmetic may be in integers: its weights or activations are quantized."""
-    kinds = (*QUANTIZED, "int4", "uint4", "int2")
-    return any(t.quantization is not None and t.dtype in kinds for graph in model.subgraphs for t in graph.tensors)
 
 
 def _distances(outputs: Arrays, specs: Mapping[str, TensorInfo], source: Arrays) -> dict[str, dict[str, float]]:

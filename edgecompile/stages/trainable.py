@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -76,10 +78,48 @@ def train(model: Any, signature: Signature, schedule: Schedule, ctx: Context, ho
     if schedule.distillation is not None:
         assert ctx.teacher is not None, "a stage with distillation `uses` the teacher"
         teacher = trainable_model(ctx.teacher, ctx)
-    trainer = Trainer(
-        model, signature.inputs, signature.outputs, ctx.require_task(), schedule, ctx, hooks or Hooks(), teacher
-    )
+    hooks = hooks or Hooks()
+    if ctx.least is not None:
+        hooks = _given_up_at(ctx.least, model, signature, schedule.epochs, ctx, hooks)
+    task = ctx.require_task()
+    trainer = Trainer(model, signature.inputs, signature.outputs, task, schedule, ctx, hooks, teacher)
     return trainer.run()
+
+
+def _given_up_at(least: float, model: Any, signature: Signature, epochs: int, ctx: Context, hooks: Hooks) -> Hooks:
+    """`hooks` that also end a training that destroyed what the model could do: more epochs would be time lost.
+
+    One that came to the stage with less than `least`, since channels were cut, has a third of the epochs to recover.
+    """
+    from edgecompile.stages.evaluate import keras_predictor, validation
+
+    task = ctx.require_task()
+    metric = task.metric
+    assert metric is not None
+    quiet = dataclasses.replace(ctx, report=lambda _: None)
+    predict = keras_predictor(model, signature)
+
+    def value() -> float:
+        return float(validation(task, signature, predict, quiet).get("validation", math.nan))
+
+    def is_lost(found: float) -> bool:
+        return found < least if metric.higher_is_better else found > least
+
+    patience = math.ceil(epochs / 3) if is_lost(value()) else 1
+    done = 0
+
+    def after_epoch() -> None:
+        nonlocal done
+        hooks.after_epoch()
+        done += 1
+        if done >= patience and is_lost(found := value()):
+            raise CompressionGateError(
+                f"training destroyed the model and was stopped: after epoch {done} the {metric.name} on validation "
+                f"samples is {found:.4g}, given up at {least:.4g}",
+                hint="a milder recipe, a lower learning_rate, or more data",
+            )
+
+    return dataclasses.replace(hooks, after_epoch=after_epoch)
 
 
 def changed_weights(before: Sequence[Array], after: Sequence[Array]) -> dict[str, Any]:

@@ -184,6 +184,12 @@ class TfliteModel:
         return sum(graph.macs(operator) for graph in self.subgraphs for operator in graph.operators)
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether some of the model's arithmetic may be in integers: its weights or activations are quantized."""
+        kinds = ("int8", "uint8", "int16", "int4", "uint4", "int2")
+        return any(t.quantization is not None and t.dtype in kinds for graph in self.subgraphs for t in graph.tensors)
+
+    @property
     def signature(self) -> Signature:
         """Inputs and outputs of the default signature, in the order of its subgraph.
 
