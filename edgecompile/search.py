@@ -271,8 +271,8 @@ class _Looking:
         trial, artifact, _ = self._run(settings, minutes)
         if artifact is not None and trial.accepted:
             trial = self._beside_plain(trial, artifact)
-        if trial.accepted and self.best is not None and not better(trial, self.best, self._judge.prefers):
-            trial = dataclasses.replace(trial, reason=f"no better than {self.best.settings.words()}")
+        if trial.accepted and (reason := self._loses(trial)):
+            trial = dataclasses.replace(trial, reason=reason)
         self._trials.append(trial)
         if trial.accepted and not trial.reason:
             self.best, self._vain = trial, 0
@@ -280,9 +280,18 @@ class _Looking:
             self._vain += 1
         return trial
 
+    def _loses(self, trial: Trial) -> str:
+        """Why an accepted trial isn't the best; "" where it is."""
+        if self.best is not None and not better(trial, self.best, self._judge.prefers):
+            return f"no better than {self.best.settings.words()}"
+        plain = self._plain[0] if self._plain else None
+        if plain is not None and plain.accepted and _gain(SIZE, trial, plain) < 0 and _gain(LATENCY, trial, plain) < 0:
+            return f"larger and slower than {plain.settings.words()}"
+        return ""
+
     def _beside_plain(self, trial: Trial, artifact: Artifact) -> Trial:
-        """With its latency, where that counts."""
-        if self._plain is None or self._judge.latency is None or LATENCY not in self._judge.prefers:
+        """With its latency, for a recipe that has a model to beat."""
+        if self._plain is None or self._judge.latency is None:
             return trial
         latency, label = self._judge.latency(artifact, self._plain[1])
         self._judge.say(f"trial {len(self._trials) + 1}: {latency:.2f} of the first model's latency ({label})")
@@ -343,10 +352,9 @@ def _gain(name: str, trial: Trial, best: Trial) -> float:
     if name == ACCURACY:
         gain = (best.drop or 0.0) - (trial.drop or 0.0)
         return gain if abs(gain) > _SAME_DROP else 0.0
-    if trial.latency is None:
-        return 0.0
-    before = 1.0 if best.latency is None else best.latency  # the first model's, of which all others are a share
-    return 0.0 if abs(trial.latency - before) <= _SAME_LATENCY * before else before - trial.latency
+    # One without is the first model, of whose latency all others are a share.
+    after, before = (1.0 if each.latency is None else each.latency for each in (trial, best))
+    return 0.0 if abs(after - before) <= _SAME_LATENCY * before else before - after
 
 
 def _hopeless(artifact: Artifact, steps: Sequence[Stage], judge: Judge) -> str:

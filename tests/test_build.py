@@ -122,7 +122,8 @@ def test_recipe_follows_from_the_data(workshop: Path) -> None:
 
     assert recipe("--target", "rpi4") == "dynamic"
     assert recipe("--target", "rpi4", "--data", "x.npz") == "int8"
-    assert recipe("--target", "rpi4", "--data", "digits.npz") == "prune-qat"
+    assert recipe("--target", "rpi4", "--data", "digits.npz") == "default"
+    assert recipe("--target", "rpi4", "--data", "digits.npz", "--max-drop", "off") == "int8"
 
 
 def test_dry_run_writes_nothing(workshop: Path) -> None:
@@ -193,7 +194,8 @@ def test_int8_inputs_and_outputs(workshop: Path, recipe: str) -> None:
 
 
 def test_pruning_shows_in_the_files_own_int8_weights(workshop: Path) -> None:
-    build(workshop, "small.keras", "--data", "digits.npz", "--max-drop", "20%", out="sparse")
+    options = ("--recipe", "prune-qat", "--max-drop", "20%")
+    build(workshop, "small.keras", "--data", "digits.npz", *options, out="sparse")
     model = tflite_file.read(workshop / "sparse" / "model.tflite")
     weights = [t for t in model.main.tensors if t.is_constant and t.dtype == "int8"]
     assert len(weights) == 2

@@ -14,7 +14,8 @@ from running import run_cli
 
 from edgecompile.artifact import TFLITE, Artifact, Signature, StageRecord
 from edgecompile.errors import AccuracyGateError, CompressionGateError, RecipeError, UnsupportedLayerError
-from edgecompile.search import FLOAT16, INT8, MIXED, Judge, Search, search
+from edgecompile.search import Judge, search
+from edgecompile.search_space import FLOAT16, MIXED, QAT, Search
 from edgecompile.stages.base import Stage
 from edgecompile.stages.prune_channels import PruneChannels
 
@@ -144,7 +145,7 @@ def test_sparsity_is_tried_only_where_the_packed_form_counts() -> None:
         assert any("prune" in names for names in world.tried) == packed
 
 
-@pytest.mark.parametrize(("int8", "mixed", "expected"), [(0.5, 9.0, INT8), (9.0, 0.5, MIXED), (9.0, 9.0, FLOAT16)])
+@pytest.mark.parametrize(("int8", "mixed", "expected"), [(0.5, 9.0, QAT), (9.0, 0.5, MIXED), (9.0, 9.0, FLOAT16)])
 def test_precision_is_walked_back_until_the_budget_is_kept(int8: float, mixed: float, expected: str) -> None:
     world = World(2.0, int8_drop=int8, mixed_drop=mixed)  # no channel can go
     world.needed = 0.999
@@ -227,4 +228,4 @@ def test_a_search_needs_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.zeros((4, 8, 8, 1), np.float32))
     done = run_cli("build", "digits", "--data", "d.npz", "--recipe", "auto", "--dry-run", cwd=tmp_path)
     assert done.code == RecipeError.exit_code
-    assert "there is none here" in done.err
+    assert "labelled training and test samples" in done.err

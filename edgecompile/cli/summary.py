@@ -90,10 +90,14 @@ def _search(manifest: Mapping[str, Any]) -> list[str]:
     found = techniques.search(manifest)
     if found is None:
         return []
-    others = [f"{row['settings']} ({row['reason'] or 'drops too much'})" for row in found["rows"] if not row["chosen"]]
+    others = [f"{row['settings']} ({_why_not(row)})" for row in found["rows"] if not row["chosen"]]
     lines = [f"chosen on validation samples: {techniques.chosen(manifest)}"]
     lines += [f"  not taken: {text}" for text in others]
     return [*lines, *([f"nothing was trained: {found['untrained']}"] if found["untrained"] else [])]
+
+
+def _why_not(trial: Mapping[str, Any]) -> str:
+    return str(trial["reason"]) or ("was beaten" if trial["accepted"] else "drops too much")
 
 
 def _rows(manifest: Mapping[str, Any]) -> list[_Row]:

@@ -224,8 +224,8 @@ def test_a_processor_that_llvm_does_not_know(
         pytest.skip("the names are those of x86-64")
     (tmp_path / "mine.toml").write_text(
         'id = "mine"\nname = "Mine"\nsummary = "A board"\nbackends = ["litert", "tvm"]\n'
+        'first = "float"\nprefers = ["latency"]\n'
         f'[cpu]\narch = "x86_64"\nmcpu = "{mcpu}"\nmattr = ["+avx2", "+fma", "{mattr}"]\n'
-        '[recipes]\ntraining = "float"\nrepresentative = "float"\notherwise = "float"\n'
     )
     done = without_training(tmp_path, "--target", "mine.toml", "--recipe", "float", *more, env=ALL)
     assert done.code == TargetError.exit_code, done.err

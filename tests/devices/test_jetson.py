@@ -19,6 +19,8 @@ TARGET = """id = "sim"
 name = "A Jetson's stand-in"
 summary = "This machine with a GPU that it hasn't"
 backends = ["litert", "tensorrt"]
+first = "float16"
+prefers = ["accuracy"]
 [cpu]
 arch = "{arch}"
 [gpu]
@@ -29,10 +31,6 @@ jetpack = "6.2"
 l4t = "36.4"
 cuda = "12.6"
 tensorrt = "10.3"
-[recipes]
-training = "float16"
-representative = "float16"
-otherwise = "float16"
 """
 TENSORRT = "tensorrt-fp16"
 
