@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Builds random graphs by default, `int8`, `qat` and `prune-qat`: which end, and what stays in float. Rows resume.
+
+    .venv/bin/python scripts/bench_graphs.py [--count 40] [--first 0] [--out DIR]
+
+Graphs come from the grammar of tests/graphs.py, every other one of Keras 3; labels are the float model's own answers, so
+that there is an accuracy to lose. Writes docs/benchmarks/graphs.json and docs/graphs.md. Exit code 1 where a build ended
+otherwise than it may: well, or by the accuracy or parity gate (weights are random), or refused before any training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests")]
+
+from compression_rows.common import ROOT, facts
+
+RESULT, PAGE = ROOT / "docs" / "benchmarks" / "graphs.json", ROOT / "docs" / "graphs.md"
+RECIPES = ("default", "int8", "qat", "prune-qat")
+# Its own fault, whatever the graph: a broken promise of compression, a refusing converter, a fault of edgecompile's.
+NEVER = (24, 30, 31, 70)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--first", type=int, default=0, help="the first graph's number")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench" / "graphs")
+    given = parser.parse_args()
+    out = given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    models = make(out, given.first + given.count)
+    rows = [row(number, models[number], out) for number in range(given.first, given.first + given.count)]
+    result = {"row": "graphs", **facts(), "rows": rows}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    PAGE.write_text(page(result))
+    wrong = [(r["number"], recipe) for r in rows for recipe, b in r["builds"].items() if b["code"] in NEVER]
+    print(f"{len(rows)} graphs, {len(rows) * len(RECIPES)} builds; ended as none may: {wrong or 'none'}")
+    sys.exit(bool(wrong))
+
+
+def make(out: Path, count: int) -> list[Path]:
+    """The graphs' files; equal numbers give equal graphs."""
+    paths = [out / f"{number}.{'keras' if number % 2 else 'h5'}" for number in range(count)]
+    if all(path.is_file() for path in paths):
+        return paths
+    import graphs
+    import keras
+    import numpy as np
+    import tf_keras
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import strategies as st
+
+    made: list[Any] = []
+
+    @settings(max_examples=4 * count, derandomize=True, database=None, phases=[Phase.generate], deadline=None,
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(st.data())
+    def collect(data: st.DataObject) -> None:
+        if len(made) < count:
+            library = keras if len(made) % 2 else tf_keras
+            made.append(graphs.random_graph(data.draw, library))
+
+    collect()
+    for path, model in zip(paths, made, strict=True):
+        model.save(path)
+        x = graphs.samples(model, 1700)
+        answers = np.asarray(model.predict(x, verbose=0)).argmax(-1)
+        np.savez(
+            path.with_suffix(".npz"), x_train=x[:1500], y_train=answers[:1500], x_test=x[1500:], y_test=answers[1500:]
+        )
+    return paths
+
+
+def row(number: int, model: Path, out: Path) -> dict[str, Any]:
+    path = out / f"{number}.json"
+    if path.is_file():
+        return dict(json.loads(path.read_text()))
+    builds = {recipe: build(model, recipe, out / "bundles" / f"{number}-{recipe}") for recipe in RECIPES}
+    found = {"number": number, "format": model.suffix, "layers": layers_of(model), "builds": builds}
+    path.write_text(json.dumps(found))
+    print(number, {recipe: b["code"] for recipe, b in builds.items()}, flush=True)
+    return found
+
+
+def build(model: Path, recipe: str, out: Path) -> dict[str, Any]:
+    """In this process, so that TensorFlow starts once for all four."""
+    from edgecompile.cache import Cache
+    from edgecompile.cli.display import make_display
+    from edgecompile.errors import EdgecompileError
+    from edgecompile.pipeline import build as build_bundle
+    from edgecompile.request import BuildRequest
+    from edgecompile.session import Session
+
+    request = BuildRequest(
+        str(model),
+        "host",
+        data=str(model.with_suffix(".npz")),
+        recipe=None if recipe == "default" else recipe,
+        out=out,
+        max_drop=100.0,
+        budget_minutes=0.1,
+        backends=("litert",),
+    )
+    began = time.monotonic()
+    code, message, notes, accuracy = 0, "", [], None
+    try:
+        with make_display() as display, Session(display, Cache(model.parent / "cache")) as session:
+            manifest = build_bundle(request, session).manifest
+        notes = [f"{r['stage']}: {note}" for r in manifest["history"] for note in r["notes"]]
+        accuracy = next(r["metrics"] for r in manifest["history"] if r["stage"] == "test")["value"]
+    except EdgecompileError as problem:
+        code, message = problem.exit_code, problem.message
+    seconds = round(time.monotonic() - began, 1)
+    return {"code": code, "message": message, "notes": notes, "accuracy": accuracy, "seconds": seconds}
+
+
+def layers_of(model: Path) -> dict[str, int]:
+    from edgecompile import loaders
+    from edgecompile.loaders.base import LoadOptions
+
+    return dict(Counter(type(layer).__name__ for layer in loaders.load(model, LoadOptions()).model.layers))
+
+
+def page(result: dict[str, Any]) -> str:
+    lines = [
+        "# Random graphs",
+        "",
+        "Written by `scripts/bench_graphs.py`: graphs from a grammar of layers (tests/graphs.py) with random weights, each built by",
+        "default and by three recipes with little time to train (0.1 minutes). A number is an exit code (0: a bundle; 21: with these",
+        "weights no engine's rounding is near enough to the reference's; 13, 25: refused before training). Agreement: the",
+        "share of 200 test samples for which the bundle gives the float model's answer; weights are random, so it says little",
+        "of trained ones.",
+        "",
+        f"{result['cpu']}, {result['cores']} cores, {result['date'][:10]}.",
+        "",
+        "| # | layers | " + " | ".join(RECIPES) + " | qat: what stayed in float |",
+        "|---|---|" + "---|" * (len(RECIPES) + 1),
+    ]
+    for each in result["rows"]:
+        kinds = ", ".join(f"{n} {k}" if n > 1 else k for k, n in each["layers"].items() if k != "InputLayer")
+        cells = [_cell(each["builds"][recipe]) for recipe in RECIPES]
+        floats = [n.partition(": ")[2] for n in each["builds"]["qat"]["notes"] if "float" in n]
+        lines.append(f"| {each['number']} | {kinds} | {' | '.join(cells)} | {'; '.join(floats) or 'nothing'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(build: dict[str, Any]) -> str:
+    return str(build["code"]) if build["accuracy"] is None else f"0 ({build['accuracy']:.2f})"
+
+
+if __name__ == "__main__":
+    main()
