@@ -3,9 +3,9 @@
 
     .venv/bin/python scripts/bench_graphs.py [--count 40] [--first 0] [--out DIR]
 
-Graphs come from the grammar of tests/graphs.py, every other one of Keras 3; labels are the float model's own answers, so
-that there is an accuracy to lose. Writes docs/benchmarks/graphs.json and docs/graphs.md. Exit code 1 where a build ended
-otherwise than it may: well, or by the accuracy or parity gate (weights are random), or refused before any training.
+Graphs come from the grammar of tests/graphs.py, every other one of Keras 3; labels are the float model's own answers,
+so that there is an accuracy to lose. Writes docs/benchmarks/graphs.json and docs/graphs.md. Exit code 1 where a build
+ended as none may: by a broken promise of compression, a refusing converter, or a fault of edgecompile's own.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests")]
+sys.path.insert(0, str(Path(__file__).parent))
 
 from compression_rows.common import ROOT, facts
 
 RESULT, PAGE = ROOT / "docs" / "benchmarks" / "graphs.json", ROOT / "docs" / "graphs.md"
+sys.path.insert(0, str(ROOT / "tests"))
 RECIPES = ("default", "int8", "qat", "prune-qat")
 # Its own fault, whatever the graph: a broken promise of compression, a refusing converter, a fault of edgecompile's.
 NEVER = (24, 30, 31, 70)
@@ -73,31 +74,35 @@ def make(out: Path, count: int) -> list[Path]:
         model.save(path)
         x = graphs.samples(model, 1700)
         answers = np.asarray(model.predict(x, verbose=0)).argmax(-1)
-        np.savez(
-            path.with_suffix(".npz"), x_train=x[:1500], y_train=answers[:1500], x_test=x[1500:], y_test=answers[1500:]
-        )
+        parts = {"train": slice(1500), "test": slice(1500, None)}
+        arrays = {f"{axis}_{name}": a[rows] for name, rows in parts.items() for axis, a in (("x", x), ("y", answers))}
+        np.savez(path.with_suffix(".npz"), **arrays)
     return paths
 
 
 def row(number: int, model: Path, out: Path) -> dict[str, Any]:
+    from edgecompile.cache import Cache
+    from edgecompile.cli.display import make_display
+    from edgecompile.session import Session
+
     path = out / f"{number}.json"
     if path.is_file():
         return dict(json.loads(path.read_text()))
-    builds = {recipe: build(model, recipe, out / "bundles" / f"{number}-{recipe}") for recipe in RECIPES}
+    builds = {}
+    with make_display() as display, Session(display, Cache(out / "cache")) as session:  # TensorFlow starts once
+        for recipe in RECIPES:
+            session.number = 0
+            builds[recipe] = build(model, recipe, out / "bundles" / f"{number}-{recipe}", session)
     found = {"number": number, "format": model.suffix, "layers": layers_of(model), "builds": builds}
     path.write_text(json.dumps(found))
-    print(number, {recipe: b["code"] for recipe, b in builds.items()}, flush=True)
+    print(number, {recipe: made["code"] for recipe, made in builds.items()}, flush=True)
     return found
 
 
-def build(model: Path, recipe: str, out: Path) -> dict[str, Any]:
-    """In this process, so that TensorFlow starts once for all four."""
-    from edgecompile.cache import Cache
-    from edgecompile.cli.display import make_display
+def build(model: Path, recipe: str, out: Path, session: Any) -> dict[str, Any]:
     from edgecompile.errors import EdgecompileError
     from edgecompile.pipeline import build as build_bundle
     from edgecompile.request import BuildRequest
-    from edgecompile.session import Session
 
     request = BuildRequest(
         str(model),
@@ -110,10 +115,10 @@ def build(model: Path, recipe: str, out: Path) -> dict[str, Any]:
         backends=("litert",),
     )
     began = time.monotonic()
-    code, message, notes, accuracy = 0, "", [], None
+    code, message, accuracy = 0, "", None
+    notes: list[str] = []
     try:
-        with make_display() as display, Session(display, Cache(model.parent / "cache")) as session:
-            manifest = build_bundle(request, session).manifest
+        manifest = build_bundle(request, session).manifest
         notes = [f"{r['stage']}: {note}" for r in manifest["history"] for note in r["notes"]]
         accuracy = next(r["metrics"] for r in manifest["history"] if r["stage"] == "test")["value"]
     except EdgecompileError as problem:
@@ -133,11 +138,11 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# Random graphs",
         "",
-        "Written by `scripts/bench_graphs.py`: graphs from a grammar of layers (tests/graphs.py) with random weights, each built by",
-        "default and by three recipes with little time to train (0.1 minutes). A number is an exit code (0: a bundle; 21: with these",
-        "weights no engine's rounding is near enough to the reference's; 13, 25: refused before training). Agreement: the",
-        "share of 200 test samples for which the bundle gives the float model's answer; weights are random, so it says little",
-        "of trained ones.",
+        "Written by `scripts/bench_graphs.py`: graphs from a grammar of layers (tests/graphs.py) with random weights, each",
+        "built by default and by three recipes with little time to train (0.1 minutes). A number is an exit code (0: a",
+        "bundle; 21: with these weights no engine's rounding is near enough to the reference's; 13, 25: refused before",
+        "training), in brackets the share of 200 test samples for which the bundle gives the float model's answer; weights",
+        "are random, so it says little of trained ones.",
         "",
         f"{result['cpu']}, {result['cores']} cores, {result['date'][:10]}.",
         "",
