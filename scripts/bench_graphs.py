@@ -141,7 +141,7 @@ def page(result: dict[str, Any]) -> str:
         "Written by `scripts/bench_graphs.py`: graphs from a grammar of layers (tests/graphs.py) with random weights,",
         "each built by default and by three recipes with little time to train (0.1 minutes). A number is an exit code",
         "(0: a bundle; 21: with these weights no engine's rounding is near enough to the reference's; 13, 25: refused",
-        "before training), in brackets the share of 200 test samples for which the bundle gives the float model's answer:",
+        "before training), in brackets the share of 200 test samples with the float model's answer:",
         "weights are random, which says little of trained ones.",
         "",
         f"{result['cpu']}, {result['cores']} cores, {result['date'][:10]}.",
