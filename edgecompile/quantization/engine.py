@@ -13,6 +13,7 @@ from edgecompile.quantization.biases import mend_biases
 from edgecompile.quantization.calibration import Sample, calibrate
 from edgecompile.quantization.operators import Place, places
 from edgecompile.quantization.schemes import recipe_entries
+from edgecompile.quantization.unread import mend_unread
 from edgecompile.stages.base import Context
 from edgecompile.tflite_file import TfliteModel, read
 
@@ -31,8 +32,7 @@ class FloatModel:
     def calibrate(self, samples: Sequence[Sample], ranges: str, ctx: Context) -> None:
         """Once, before static schemes."""
         with _refusals():
-            key = self.file.signatures[0].key
-            self._statistics = calibrate(self.file.path, key, samples, ranges, ctx)
+            self._statistics = calibrate(self.file, samples, ranges, ctx)
 
     def quantize(self, scheme: str, io: str, others: Mapping[Place, str], path: Path) -> TfliteModel:
         """The model with `scheme`, and `others` (a scheme or FLOAT) for some operators, written to `path`.
@@ -47,7 +47,7 @@ class FloatModel:
             engine.load_quantization_recipe(recipe_entries(scheme, io, exceptions))
             statistics = copy.deepcopy(self._statistics) if engine.need_calibration else None
             engine.quantize(statistics).export_model(str(path), overwrite=True)
-        return mend_biases(read(path), self.file)
+        return mend_biases(mend_unread(read(path)), self.file)
 
 
 def check_weights(result: TfliteModel, scheme: str) -> None:
