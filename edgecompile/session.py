@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from edgecompile.errors import WorkerCrashError
 from edgecompile.job import Job, replay_losses, run_job
 from edgecompile.locate import crashing_layer
 from edgecompile.stages.base import Progress
-from edgecompile.stages.convert import Convert
+from edgecompile.stages.convert import FORMS_IN_WORK, Convert
 from edgecompile.tasks import TaskFacts, read_facts, remember, remembered
 from edgecompile.worker import Worker
 
@@ -88,8 +89,12 @@ class Session:
     def _waiting(self) -> None:
         self.display.line("waiting for another build that is in this stage")
 
-    def _run(self, job: Job) -> Artifact:
-        out, work = self.cache.new_folder(job.key), self.cache.work_folder(job.key)
+    def _run(self, job: Job, first: Job | None = None) -> Artifact:
+        """first: the job as it was asked for, where a conversion is tried in another way; its folder is worked in."""
+        key = (first or job).key
+        out, work = self.cache.new_folder(key), self.cache.work_folder(key)
+        tried = work / FORMS_IN_WORK
+        tried.unlink(missing_ok=True)
         try:
             made: Artifact = self.worker.call(
                 f"stage {job.stage.name}", run_job, job, out, work, report=self.display.progress
@@ -97,6 +102,11 @@ class Session:
         except WorkerCrashError as crash:
             if not isinstance(job.stage, Convert):
                 raise
+            form, *left = tried.read_text().split() if tried.is_file() else [""]
+            if left:
+                self.display.line(f"the converter died of recurrent layers {form}; trying another form")
+                stage = dataclasses.replace(job.stage, avoid=(*job.stage.avoid, form))
+                return self._run(dataclasses.replace(job, stage=stage), first or job)
             place = crashing_layer(self.worker, job, self.display.line)
             raise WorkerCrashError(f"{crash.message}{place}", hint=crash.hint) from None
         return made
