@@ -35,6 +35,8 @@ class Session:
         self.display = display
         self.cache = cache or Cache()
         self.worker = Worker(self.cache.root / "logs" / f"{os.getpid()}.log", verbose=verbose)
+        # Jobs of which the converter died, by key, as they were done in the end.
+        self._instead: dict[str, Job] = {}
         self.total = self.number = self.cached = self.ran = 0
 
     def __enter__(self) -> Session:
@@ -51,6 +53,7 @@ class Session:
 
     def run(self, job: Job, *, announce: bool = True) -> Artifact:
         """The job's artifact, from the cache where it is there."""
+        job = self._instead.get(job.key, job)
         if announce:
             self.announce(job.stage.name)
         found = self._known(job)
@@ -105,8 +108,9 @@ class Session:
             form, *left = tried.read_text().split() if tried.is_file() else [""]
             if left:
                 self.display.line(f"the converter died of recurrent layers {form}; trying another form")
-                stage = dataclasses.replace(job.stage, avoid=(*job.stage.avoid, form))
-                return self._run(dataclasses.replace(job, stage=stage), first or job)
+                other = dataclasses.replace(job, stage=dataclasses.replace(job.stage, avoid=(*job.stage.avoid, form)))
+                self._instead[key] = other
+                return self._known(other) or self._run(other, first or job)
             place = crashing_layer(self.worker, job, self.display.line)
             raise WorkerCrashError(f"{crash.message}{place}", hint=crash.hint) from None
         return made
