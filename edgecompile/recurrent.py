@@ -45,6 +45,16 @@ def recurrent_layers(model: Any) -> list[Any]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
 
 
+def begin_each_sample_anew(model: Any) -> tuple[str, ...]:
+    """Make stateful layers stateless, and say so in a note: samples are independent of each other here, and in what
+    the model is converted to."""
+    stateful = [layer for layer in recurrent_layers(model) if layer.stateful]
+    for layer in stateful:
+        layer.stateful = False
+    named = ", ".join(layer.name for layer in stateful)
+    return (f"stateful layers begin each sample anew: {named}",) if stateful else ()
+
+
 def forms(layers: Sequence[Any], steps: Mapping[str, int], first: str) -> list[str]:
     """The forms there are for these layers, the best one first, or the one that `first` names ("": none).
 

@@ -2,70 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from recurrence import (
+    DYNAMIC,
+    FEATURES,
+    FUSED_LSTM,
+    GRAPHS,
+    INT8,
+    INT16,
+    STEPS,
+    UNITS,
+    as_tflite,
+    build,
+    context,
+    fused_lstm,
+    samples,
+    written,
+)
 from running import run_cli
 
 from edgecompile import loaders, recurrent, tflite_file
-from edgecompile.artifact import KERAS, KERAS3, TFLITE, Artifact
 from edgecompile.backends.litert import REFERENCE, XNNPACK, LiteRtRunner
 from edgecompile.errors import RecipeError
-from edgecompile.loaders.base import LoadOptions, save_keras
+from edgecompile.loaders.base import LoadOptions
 from edgecompile.recurrent import FUSED, ROLLED, UNROLLED
-from edgecompile.stages.base import Context, Outcome
+from edgecompile.stages.base import Context
 from edgecompile.stages.convert import Convert
 from edgecompile.stages.load import Load
 from edgecompile.stages.quantize import Quantize
-from edgecompile.task import UNLABELED, Split, Task
-
-STEPS, FEATURES, UNITS = 4, 3, 5
-DYNAMIC, INT8, INT16 = "dynamic_wi8_afp32", "static_wi8_ai8", "static_wi8_ai16"
-FUSED_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
-
-Graph = Callable[[Any, Any], Any]
-GRAPHS: dict[str, Graph] = {
-    "lstm": lambda L, x: L.LSTM(UNITS)(x),
-    "gru": lambda L, x: L.GRU(UNITS)(x),
-    "rnn": lambda L, x: L.SimpleRNN(UNITS)(x),
-    "bidirectional": lambda L, x: L.Bidirectional(L.LSTM(UNITS))(x),
-    "stacked": lambda L, x: L.GRU(4)(L.LSTM(UNITS, return_sequences=True)(x)),
-    "sequences": lambda L, x: L.TimeDistributed(L.Dense(4))(L.Bidirectional(L.GRU(UNITS, return_sequences=True))(x)),
-    "backwards": lambda L, x: L.LSTM(UNITS, go_backwards=True)(x),
-    "masked": lambda L, x: L.LSTM(UNITS)(L.Masking(0.0)(x)),
-}
-
-
-def samples(n: int, steps: int = STEPS) -> np.ndarray:
-    x = np.random.default_rng(1).normal(size=(n, steps, FEATURES)).astype(np.float32)
-    x[::2, -2:] = 0.0  # what Masking leaves out
-    return x
-
-
-def build(framework: Any, graph: Graph, steps: int | None = STEPS) -> Any:
-    framework.utils.set_random_seed(3)
-    x = framework.Input((steps, FEATURES), name="signal")
-    return framework.Model(x, framework.layers.Dense(3, name="scores")(graph(framework.layers, x)))
-
-
-def written(framework: Any, model: Any, folder: Path, options: LoadOptions | None = None) -> Artifact:
-    path = save_keras(model, folder / "model.keras")
-    kind = KERAS3 if framework.__name__ == "keras" else KERAS
-    return Artifact(kind, {"model": path}, loaders.load(path, options or LoadOptions()).signature)
-
-
-def context(folder: Path, io: str = "float", options: LoadOptions | None = None) -> Context:
-    folder.mkdir(exist_ok=True)
-    task = Task("signals", UNLABELED, Split({"": samples(40)}), None, None, fingerprint="signals")
-    return Context(folder, folder, task, io, options or LoadOptions(), 0, None, None, lambda _: None)
-
-
-def as_tflite(outcome: Outcome) -> Artifact:
-    return Artifact(TFLITE, outcome.files, outcome.signature)
 
 
 def far(model: Any, path: Path, x: np.ndarray, kernels: str = XNNPACK) -> float:
@@ -145,7 +113,7 @@ def test_a_form_is_one_that_there_is() -> None:
         Convert(recurrent="flat")
 
 
-def test_the_model_itself_is_left_as_it_was(tmp_path: Path) -> None:
+def test_the_model_itself_is_left_as_it_was() -> None:
     import tf_keras
 
     model = build(tf_keras, GRAPHS["lstm"])
@@ -155,6 +123,23 @@ def test_the_model_itself_is_left_as_it_was(tmp_path: Path) -> None:
     with recurrent.converted_as(UNROLLED, [layer]):
         assert layer.unroll
     assert vars(layer) == before
+
+
+@pytest.mark.parametrize("framework", ["keras", "tf_keras"], indirect=True)
+def test_a_stateful_layer_begins_each_sample_anew(framework: Any, tmp_path: Path) -> None:
+    layers = framework.layers
+    model = build(framework, lambda L, x: L.LSTM(UNITS, name="memory")(x))
+    x = framework.Input(**{"batch_shape": (1, STEPS, FEATURES)}, name="signal")
+    stateful = framework.Model(x, layers.Dense(3, name="scores")(layers.LSTM(UNITS, stateful=True, name="memory")(x)))
+    for name in ("memory", "scores"):
+        stateful.get_layer(name).set_weights(model.get_layer(name).get_weights())
+    artifact = written(framework, stateful, tmp_path)
+    source = loaders.load(artifact.model, LoadOptions())
+    assert source.notes == ("stateful layers begin each sample anew: memory",)
+    expected = np.asarray(model(samples(8)))
+    np.testing.assert_allclose(source.predict({"signal": samples(8)})["scores"], expected, atol=1e-5)
+    converted = Convert().run(artifact, context(tmp_path / "float")).files["model"]
+    assert far(model, converted, samples(8)) < 1e-5
 
 
 FRAGILE = '''
@@ -194,12 +179,7 @@ def test_another_form_survives_a_converter_that_dies(tmp_path: Path, monkeypatch
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """(a tf-keras LSTM, its .tflite with the fused operator)"""
-    import tf_keras
-
-    folder = tmp_path_factory.mktemp("fused")
-    model = build(tf_keras, GRAPHS["lstm"])
-    outcome = Convert(recurrent=FUSED).run(written(tf_keras, model, folder), context(folder))
-    return model, outcome.files["model"]
+    return fused_lstm(tmp_path_factory.mktemp("fused"))
 
 
 @pytest.fixture(scope="module")

@@ -43,8 +43,8 @@ class Node:
 @dataclass(frozen=True)
 class Graph:
     """nodes: in execution order. producer: {value: index of its node}. casts: {value: its tensors behind QUANTIZE}.
-    source: {tensor behind QUANTIZE or DEQUANTIZE: the tensor it was made of}. inputs, outputs: values. used: the model's
-    inputs and outputs, and whatever an operator reads."""
+    source: {tensor behind QUANTIZE or DEQUANTIZE: the tensor it was made of}. inputs, outputs: values. used: these
+    and all that operators read."""
 
     model: TfliteModel
     nodes: tuple[Node, ...]
