@@ -18,7 +18,7 @@ from edgecompile.quantization_aware import load_quantization_aware
 from edgecompile.recurrent import FORMS, converted_as, count_steps, forms, recurrent_layers
 from edgecompile.stages.base import NOTHING, Context, Outcome, require
 from edgecompile.stages.evaluate import golden_inputs
-from edgecompile.tflite_file import TfliteModel, in_order, read
+from edgecompile.tflite_file import TfliteModel, in_order, read, with_even_splits
 from edgecompile.tflite_file.graph import DATA_INPUT, WEIGHTS
 
 # The file that says in which form recurrent layers are being converted, and which are left if the converter dies of it.
@@ -67,7 +67,7 @@ class Convert:
                 _check_faithful(source, path, inputs)
 
             notes = self._convert(source.model, artifact, ctx, faithfully)
-        result = read(path)
+        result = with_even_splits(read(path), path)
         if names(result.signature) != names(artifact.signature):
             result = read(in_order(result, artifact.signature, path))
         metrics: dict[str, Any] = {"bytes": path.stat().st_size}
