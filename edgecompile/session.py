@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from edgecompile.errors import WorkerCrashError
 from edgecompile.job import Job, replay_losses, run_job
 from edgecompile.locate import crashing_layer
 from edgecompile.stages.base import Progress
-from edgecompile.stages.convert import Convert
+from edgecompile.stages.convert import FORMS_IN_WORK, Convert
 from edgecompile.tasks import TaskFacts, read_facts, remember, remembered
 from edgecompile.worker import Worker
 
@@ -34,6 +35,8 @@ class Session:
         self.display = display
         self.cache = cache or Cache()
         self.worker = Worker(self.cache.root / "logs" / f"{os.getpid()}.log", verbose=verbose)
+        # Jobs of which the converter died, by key, as they were done in the end.
+        self._instead: dict[str, Job] = {}
         self.total = self.number = self.cached = self.ran = 0
 
     def __enter__(self) -> Session:
@@ -50,6 +53,7 @@ class Session:
 
     def run(self, job: Job, *, announce: bool = True) -> Artifact:
         """The job's artifact, from the cache where it is there."""
+        job = self._instead.get(job.key, job)
         if announce:
             self.announce(job.stage.name)
         found = self._known(job)
@@ -88,8 +92,12 @@ class Session:
     def _waiting(self) -> None:
         self.display.line("waiting for another build that is in this stage")
 
-    def _run(self, job: Job) -> Artifact:
-        out, work = self.cache.new_folder(job.key), self.cache.work_folder(job.key)
+    def _run(self, job: Job, first: Job | None = None) -> Artifact:
+        """first: the job as it was asked for, where a conversion is tried in another way; its folder is worked in."""
+        key = (first or job).key
+        out, work = self.cache.new_folder(key), self.cache.work_folder(key)
+        tried = work / FORMS_IN_WORK
+        tried.unlink(missing_ok=True)
         try:
             made: Artifact = self.worker.call(
                 f"stage {job.stage.name}", run_job, job, out, work, report=self.display.progress
@@ -97,6 +105,12 @@ class Session:
         except WorkerCrashError as crash:
             if not isinstance(job.stage, Convert):
                 raise
+            form, *left = tried.read_text().split() if tried.is_file() else [""]
+            if left:
+                self.display.line(f"the converter died of recurrent layers {form}; trying another form")
+                other = dataclasses.replace(job, stage=dataclasses.replace(job.stage, avoid=(*job.stage.avoid, form)))
+                self._instead[key] = other
+                return self._known(other) or self._run(other, first or job)
             place = crashing_layer(self.worker, job, self.display.line)
             raise WorkerCrashError(f"{crash.message}{place}", hint=crash.hint) from None
         return made

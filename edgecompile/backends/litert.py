@@ -106,9 +106,10 @@ class LiteRtRunner:
     """
 
     def __init__(self, model: Path, kernels: str = XNNPACK, threads: int = 1) -> None:
-        own = own_signature(read(model))
+        file = read(model)
+        own = own_signature(file)
         names = [t.name for t in own.inputs], [t.name for t in own.outputs]
-        self._engine = Interpreted(model, names, threads=threads, resolver=RESOLVERS[kernels])
+        self._engine = Interpreted(model, names, threads=threads, resolver=RESOLVERS[kernels], model=file)
         self.outputs = self._engine.outputs
 
     def run(self, x: Mapping[str, Array]) -> dict[str, Array]:

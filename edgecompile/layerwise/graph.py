@@ -43,7 +43,8 @@ class Node:
 @dataclass(frozen=True)
 class Graph:
     """nodes: in execution order. producer: {value: index of its node}. casts: {value: its tensors behind QUANTIZE}.
-    source: {tensor behind QUANTIZE or DEQUANTIZE: the tensor it was made of}. inputs, outputs: values."""
+    source: {tensor behind QUANTIZE or DEQUANTIZE: the tensor it was made of}. inputs, outputs: values. used: these
+    and all that operators read."""
 
     model: TfliteModel
     nodes: tuple[Node, ...]
@@ -52,6 +53,7 @@ class Graph:
     source: dict[int, int]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    used: frozenset[int]
 
     def tensor(self, index: int) -> Tensor:
         return self.model.main.tensors[index]
@@ -60,8 +62,8 @@ class Graph:
         return tuple(self.tensor(index).shape for index in node.outputs)
 
     def comparable(self, index: int) -> bool:
-        """Whether the tensor holds numbers."""
-        return self.tensor(index).dtype not in UNSIZED
+        """Whether the tensor holds numbers: one that nothing reads may have no memory."""
+        return self.tensor(index).dtype not in UNSIZED and index in self.used
 
     def value(self, index: int) -> int:
         return _value(self.source, index)
@@ -92,6 +94,7 @@ def graph_of(model: TfliteModel) -> Graph:
         source=source,
         inputs=main.inputs,
         outputs=tuple(_value(source, index) for index in main.outputs),
+        used=frozenset([*main.inputs, *main.outputs, *(index for op in main.operators for index in op.inputs)]),
     )
 
 

@@ -4,6 +4,7 @@ at a time."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from edgecompile.backends.litert import RESOLVERS, reference_kernels
 from edgecompile.errors import DataError, ModelError
 from edgecompile.loaders.interpreter import quantize
 from edgecompile.task import Array
-from edgecompile.tflite_file import Tensor, TfliteModel
+from edgecompile.tflite_file import Forgetful, Tensor, TfliteModel, state_of
 
 
 class Probe:
@@ -22,17 +23,11 @@ class Probe:
     """
 
     def __init__(self, model: TfliteModel, inputs: Sequence[TensorInfo], batch: int) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
         self._model, self._inputs, self._batch = model, inputs, batch
+        self._kernels = RESOLVERS[reference_kernels(model)]
         self._shapes: list[tuple[int, ...]] = []
         try:
-            self._interpreter = Interpreter(
-                str(model.path),
-                num_threads=1,
-                experimental_op_resolver_type=OpResolverType[RESOLVERS[reference_kernels(model)]],
-                experimental_preserve_all_tensors=True,
-            )
+            self._engine = Forgetful(self._opened, state_of(model))
         except (ValueError, RuntimeError) as problem:
             raise ModelError(f"LiteRT can't open {model.path}: {_first_line(problem)}") from problem
 
@@ -50,23 +45,39 @@ class Probe:
                 )
         try:
             self._resize([array.shape for array in arrays])
+            interpreter = self._engine.fresh()
             for index, array in zip(self._model.main.inputs, arrays, strict=True):
-                self._interpreter.set_tensor(index, np.ascontiguousarray(array))
-            self._interpreter.invoke()
+                interpreter.set_tensor(index, np.ascontiguousarray(array))
+            interpreter.invoke()
         except (ValueError, RuntimeError) as problem:
             raise ModelError(f"LiteRT can't run {self._model.path}: {_first_line(problem)}") from problem
 
+    def _opened(self) -> Any:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        interpreter = Interpreter(
+            str(self._model.path),
+            num_threads=1,
+            experimental_op_resolver_type=OpResolverType[self._kernels],
+            experimental_preserve_all_tensors=True,
+        )
+        if self._shapes:
+            self._allocate(interpreter)
+        return interpreter
+
     def _resize(self, shapes: list[tuple[int, ...]]) -> None:
-        if shapes == self._shapes:
-            return
-        for index, shape in zip(self._model.main.inputs, shapes, strict=True):
-            self._interpreter.resize_tensor_input(index, shape)
-        self._interpreter.allocate_tensors()
-        self._shapes = shapes
+        if shapes != self._shapes:
+            self._shapes = shapes
+            self._allocate(self._engine.as_it_is)
+
+    def _allocate(self, interpreter: Any) -> None:
+        for index, shape in zip(self._model.main.inputs, self._shapes, strict=True):
+            interpreter.resize_tensor_input(index, shape)
+        interpreter.allocate_tensors()
 
     def real(self, index: int) -> Array:
         """The tensor's values after the last run; real numbers where it is quantized, as LiteRT dequantizes them."""
-        return _real(self._interpreter.get_tensor(index), self._model.main.tensors[index])
+        return _real(self._engine.as_it_is.get_tensor(index), self._model.main.tensors[index])
 
 
 def _real(array: Array, tensor: Tensor) -> Array:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.code import working_folder_on_path
 from edgecompile.errors import DataError, ModelError, NonFiniteError, perhaps
+from edgecompile.recurrent import begin_each_sample_anew
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -262,6 +263,7 @@ def keras_source(kind: str, path: Path, model: Any, options: LoadOptions, notes:
     import tensorflow as tf
 
     check_finite(model)
+    notes += begin_each_sample_anew(model)
     inputs = list(model.inputs)
     names = unique_names(getattr(model, "input_names", None) or [tensor.name for tensor in inputs])
     shapes = static_shapes([(n, tuple(t.shape)) for n, t in zip(names, inputs, strict=True)], options)

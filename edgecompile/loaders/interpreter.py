@@ -12,7 +12,7 @@ import numpy as np
 from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.errors import DataError, ModelError
 from edgecompile.loaders.base import Array, in_batches
-from edgecompile.tflite_file import TfliteModel
+from edgecompile.tflite_file import Forgetful, TfliteModel, read, state_of
 
 QUANTIZED = ("int8", "uint8", "int16")
 
@@ -26,10 +26,11 @@ def own_signature(model: TfliteModel) -> Signature:
 
 class Interpreted:
     """An open file. `inputs` and `outputs` are described as LiteRT has them, under the names given, in the file's
-    order; dimensions that the file leaves free follow the samples.
+    order; dimensions that the file leaves free follow the samples. Batches are independent of each other: each finds
+    the state of the model, if it has any, as the file begins it.
 
     resolver: a member of LiteRT's OpResolverType by name. shapes: of the inputs, where the file's own aren't to be
-    taken. ModelError where LiteRT refuses the file.
+    taken. model: the file as it was read before. ModelError where LiteRT refuses the file.
     """
 
     def __init__(
@@ -40,28 +41,20 @@ class Interpreted:
         threads: int = 1,
         resolver: str = "AUTO",
         shapes: list[tuple[int, ...]] | None = None,
+        model: TfliteModel | None = None,
     ) -> None:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        self._path = path
+        self._path, self._threads, self._resolver = path, threads, resolver
+        self._shapes = shapes
         try:
-            self._interpreter = Interpreter(
-                str(path), num_threads=threads, experimental_op_resolver_type=OpResolverType[resolver]
-            )
-            details = self._interpreter.get_input_details()
-            self._at = (
-                [int(d["index"]) for d in details],
-                [int(d["index"]) for d in self._interpreter.get_output_details()],
-            )
-            # LiteRT has 1 where a size is free; others write the sizes they last ran with.
-            self._free = [tuple(int(size) < 0 for size in d["shape_signature"]) for d in details]
-            self._resize(shapes or [_sizes(d) for d in details])
+            self._engine = Forgetful(self._opened, state_of(model or read(path)))
         except (ValueError, RuntimeError) as problem:
             raise ModelError(f"LiteRT can't open {path}: {_first_line(problem)}") from problem
-        details = self._interpreter.get_input_details()
-        self.inputs = tuple(tensor_info(n, d, _sizes(d)) for n, d in zip(names[0], details, strict=True))
-        details = self._interpreter.get_output_details()
-        self.outputs = tuple(tensor_info(n, d, _sizes(d)) for n, d in zip(names[1], details, strict=True))
+        inputs, outputs = self._engine.as_it_is.get_input_details(), self._engine.as_it_is.get_output_details()
+        self._at = [int(d["index"]) for d in inputs], [int(d["index"]) for d in outputs]
+        # LiteRT has 1 where a size is free; others write the sizes they last ran with.
+        self._free = [tuple(int(size) < 0 for size in d["shape_signature"]) for d in inputs]
+        self.inputs = tuple(tensor_info(n, d, _sizes(d)) for n, d in zip(names[0], inputs, strict=True))
+        self.outputs = tuple(tensor_info(n, d, _sizes(d)) for n, d in zip(names[1], outputs, strict=True))
 
     def run(self, x: Mapping[str, Array]) -> dict[str, Array]:
         """{input: [n, ...]} -> {output: [n, ...]} in the file's own dtypes, for any n.
@@ -78,13 +71,14 @@ class Interpreted:
         return {spec.name: dequantize(outputs[spec.name], spec) for spec in self.outputs}
 
     def _batch(self, batch: list[Array]) -> list[Array]:
-        for index, array in zip(self._at[0], batch, strict=True):
-            self._interpreter.set_tensor(index, np.ascontiguousarray(array))
         try:
-            self._interpreter.invoke()
+            interpreter = self._engine.fresh()
+            for index, array in zip(self._at[0], batch, strict=True):
+                interpreter.set_tensor(index, np.ascontiguousarray(array))
+            interpreter.invoke()
         except (ValueError, RuntimeError) as problem:
             raise ModelError(f"LiteRT can't run {self._path}: {_first_line(problem)}") from problem
-        return [self._interpreter.get_tensor(index) for index in self._at[1]]
+        return [interpreter.get_tensor(index) for index in self._at[1]]
 
     def _batch_size(self) -> int:
         sizes = {spec.shape[:1] for spec in self.inputs}
@@ -108,19 +102,33 @@ class Interpreted:
                 )
             shapes.append((*spec.shape[:1], *given))
         if shapes != [spec.shape for spec in self.inputs]:
+            self._shapes = shapes
             try:
-                self._resize(shapes)
+                self._resize(self._engine.as_it_is)
             except (ValueError, RuntimeError) as problem:
                 raise ModelError(f"LiteRT can't run {self._path} on {shapes}: {_first_line(problem)}") from problem
             self.inputs = tuple(
                 dataclasses.replace(spec, shape=shape) for spec, shape in zip(self.inputs, shapes, strict=True)
             )
 
-    def _resize(self, shapes: list[tuple[int, ...]]) -> None:
-        for detail, shape in zip(self._interpreter.get_input_details(), shapes, strict=True):
+    def _opened(self) -> Any:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        interpreter = Interpreter(
+            str(self._path),
+            num_threads=self._threads,
+            experimental_op_resolver_type=OpResolverType[self._resolver],
+        )
+        self._resize(interpreter)
+        return interpreter
+
+    def _resize(self, interpreter: Any) -> None:
+        """To `_shapes`, or to the file's own."""
+        details = interpreter.get_input_details()
+        for detail, shape in zip(details, self._shapes or map(_sizes, details), strict=True):
             if _sizes(detail) != shape:
-                self._interpreter.resize_tensor_input(detail["index"], shape)
-        self._interpreter.allocate_tensors()
+                interpreter.resize_tensor_input(detail["index"], shape)
+        interpreter.allocate_tensors()
 
 
 def quantize(array: Array, spec: TensorInfo) -> Array:

@@ -631,6 +631,13 @@ def open_model(candidate: Json, folder: Path) -> tuple[Any, float]:
     return interpreter, (time.perf_counter() - start) * 1e3
 
 
+def has_variables(interpreter: Any) -> bool:
+    """Whether the model has variables of TensorFlow's, which it changes while it runs."""
+    if not hasattr(interpreter, "_get_ops_details"):
+        return False
+    return any(operator["op_name"] == "VAR_HANDLE" for operator in interpreter._get_ops_details())
+
+
 def delegated(interpreter: Any) -> bool | None:
     """Whether a delegate took some of the operators, once tensors are allocated; None where that can't be known."""
     if not hasattr(interpreter, "_get_ops_details"):
@@ -688,6 +695,9 @@ class Model:
     batch: int
     delegate: bool | None = None  # see Events
 
+    def begin(self) -> None:
+        """Forget what runs before this one left in the model, where feeding it anew doesn't."""
+
     def feed(self, index: int) -> None:
         raise NotImplementedError
 
@@ -722,6 +732,7 @@ class Model:
         """sha256 over the bytes of all outputs of the first samples: the same everywhere the numbers are."""
         digest = hashlib.sha256()
         for index in range(min(HASHED_SAMPLES, -(-self.samples // self.batch))):
+            self.begin()
             self.feed(index)
             self.invoke()
             for _, array in sorted(self.read().items()):
@@ -731,13 +742,14 @@ class Model:
 
 class Tflite(Model):
     def __init__(self, candidate: Json, folder: Path, arrays: Arrays) -> None:
-        self.id = candidate["id"]
+        self.id, self.source = candidate["id"], (candidate, folder)
         self.interpreter, self.init_ms = open_model(candidate, folder)
+        self.variables = has_variables(self.interpreter)
         inputs, self.outputs = named(self.interpreter)
         arrays = self.take(arrays, [name for name, _ in inputs])
         batch: int | None = None
         self.data: list[tuple[int, Any]] = []
-        resized = False
+        self.resized: list[tuple[int, list[int]]] = []
         for name, details in inputs:
             array, shape = arrays[name], [int(size) for size in details["shape"]]
             signature = [int(size) for size in details.get("shape_signature", shape)]
@@ -754,8 +766,7 @@ class Tflite(Model):
                     self.id,
                 )
             if wanted != shape:
-                self.interpreter.resize_tensor_input(details["index"], wanted)
-                resized = True
+                self.resized.append((details["index"], wanted))
             if batch not in (None, wanted[0]):
                 raise Failure("the model's inputs have different batch sizes", self.id)
             batch = wanted[0]
@@ -764,11 +775,23 @@ class Tflite(Model):
             except Failure as error:
                 raise Failure(str(error), self.id) from None
         self.batch = batch or 1
-        if resized:
-            self.interpreter.allocate_tensors()
+        self.resize()
         self.delegate = delegated(self.interpreter)
 
+    def resize(self) -> None:
+        for index, shape in self.resized:
+            self.interpreter.resize_tensor_input(index, shape)
+        if self.resized:
+            self.interpreter.allocate_tensors()
+
+    def begin(self) -> None:
+        """Only a new interpreter has variables as the file begins them; it costs far more than a run."""
+        if self.variables:
+            self.interpreter, _ = open_model(*self.source)
+            self.resize()
+
     def feed(self, index: int) -> None:
+        self.interpreter.reset_all_variables()  # the state of a fused LSTM, which isn't that of a variable
         rows = self.rows(index)
         for at, array in self.data:
             self.interpreter.set_tensor(at, array[rows])
@@ -1444,6 +1467,7 @@ def run(job: Json, folder: Path, emit: Emit) -> None:
     batches = -(-model.samples // model.batch)
     shown = time.monotonic()
     for index in range(batches):
+        model.begin()
         model.feed(index)
         model.invoke()
         for name, array in model.read().items():

@@ -94,11 +94,11 @@ def end_layers(model: Any, names: Collection[str]) -> dict[str, str]:
 
 def _kernels(layer: Any, structure: str, depthwise: str) -> tuple[list[Kernel], str]:
     """(kernels of the layer to prune, why others of its kernels are left dense)."""
-    candidates = [_laid_out(layer, variable) for variable in _prunable(layer)]
+    candidates = [_laid_out(layer, part, variable) for part in _parts(layer) for variable in _prunable(part)]
     apart = getattr(layer, "depthwise_kernel", None)
     reasons = []
     if apart is not None and depthwise == PRUNE:
-        candidates.append(_laid_out(layer, apart))
+        candidates.append(_laid_out(layer, layer, apart))
     elif apart is not None:
         reasons.append("depthwise")
     elif not candidates and any("kernel" in w.name for w in layer.trainable_weights):
@@ -115,6 +115,15 @@ def _kernels(layer: Any, structure: str, depthwise: str) -> tuple[list[Kernel], 
     return kernels, ", ".join(dict.fromkeys(reasons))
 
 
+def _parts(layer: Any) -> list[Any]:
+    """The layers that a wrapper runs, or the layer itself: TF-MOT knows no wrappers."""
+    from tf_keras import layers
+
+    if isinstance(layer, layers.Bidirectional):
+        return [layer.forward_layer, layer.backward_layer]
+    return [layer.layer] if isinstance(layer, layers.TimeDistributed) else [layer]
+
+
 def _prunable(layer: Any) -> list[Any]:
     """What TF-MOT's registry names: for a recurrent layer or attention not just one weight."""
     from tensorflow_model_optimization.python.core.sparsity.keras import prune_registry
@@ -123,17 +132,18 @@ def _prunable(layer: Any) -> list[Any]:
     return list(registry.make_prunable(layer).get_prunable_weights()) if registry.supports(layer) else []
 
 
-def _laid_out(layer: Any, variable: Any) -> Kernel:
+def _laid_out(outer: Any, layer: Any, variable: Any) -> Kernel:
+    """outer: the layer of the model that `layer` is, or is in."""
     from tf_keras import layers
 
     axes = tuple(range(len(variable.shape)))
     *window, a, b = axes
     positions = tuple(window)
     if variable is getattr(layer, "depthwise_kernel", None):  # [..., channels, multiplier]: an output has one input
-        return Kernel(layer.name, variable, (a, b, *positions), (2, len(axes)))
+        return Kernel(outer.name, variable, (a, b, *positions), (2, len(axes)))
     if isinstance(layer, layers.Conv2DTranspose | layers.Conv3DTranspose):  # [..., outputs, inputs]
-        return Kernel(layer.name, variable, (a, *positions, b), (1, len(axes) - 1))
+        return Kernel(outer.name, variable, (a, *positions, b), (1, len(axes) - 1))
     unordered = layers.Embedding | layers.MultiHeadAttention | layers.LocallyConnected1D | layers.LocallyConnected2D
     if isinstance(layer, unordered):  # looked up, or in other shapes once deployed: single weights only
-        return Kernel(layer.name, variable, axes, (len(axes), len(axes)))
-    return Kernel(layer.name, variable, (b, *positions, a), (1, len(axes) - 1))
+        return Kernel(outer.name, variable, axes, (len(axes), len(axes)))
+    return Kernel(outer.name, variable, (b, *positions, a), (1, len(axes) - 1))

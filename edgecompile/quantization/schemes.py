@@ -10,6 +10,7 @@ from typing import Any
 
 FLOAT = "float"
 FLOAT16 = "float16"
+DYNAMIC_INT8 = "dynamic_wi8_afp32"
 STATIC_INT8 = "static_wi8_ai8"
 STATIC_INT16 = "static_wi8_ai16"
 
@@ -49,7 +50,7 @@ SCHEMES = {
     scheme.name: scheme
     for scheme in (
         Scheme(FLOAT16, "float16", "float32", explicit=True),
-        Scheme("dynamic_wi8_afp32", "int8", "float32"),
+        Scheme(DYNAMIC_INT8, "int8", "float32"),
         Scheme("dynamic_wi4_afp32", "int4", "float32"),
         # One scale a block: of LiteRT's kernels, XNNPACK and the optimized ones compute it, for FULLY_CONNECTED.
         Scheme("dynamic_wi4b32_afp32", "int4", "float32", block=32),

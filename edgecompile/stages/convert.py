@@ -15,17 +15,24 @@ from edgecompile.backends.litert import LiteRtRunner, reference_kernels
 from edgecompile.errors import CompressionGateError, ConversionError
 from edgecompile.loaders.base import SourceModel, call_keras
 from edgecompile.quantization_aware import load_quantization_aware
-from edgecompile.stages.base import NOTHING, Context, Outcome
+from edgecompile.recurrent import FORMS, converted_as, count_steps, forms, recurrent_layers
+from edgecompile.stages.base import NOTHING, Context, Outcome, require
 from edgecompile.stages.evaluate import golden_inputs
-from edgecompile.tflite_file import TfliteModel, in_order, read
+from edgecompile.tflite_file import TfliteModel, in_order, read, with_even_splits
 from edgecompile.tflite_file.graph import DATA_INPUT, WEIGHTS
 
+# The file that says in which form recurrent layers are being converted, and which are left if the converter dies of it.
+FORMS_IN_WORK = "recurrent"
 _FAITHFUL = 1e-3  # of the output's range: float32 summed in another order, through many layers
 
 
 @dataclass(frozen=True)
 class Convert:
-    """TensorFlow's converter. A model that comes quantization-aware becomes int8, any other stays float32."""
+    """TensorFlow's converter. A model that comes quantization-aware becomes int8, any other stays float32.
+
+    recurrent: the form of recurrent layers (recurrent.py) to try first, "" for the one that their steps suggest.
+    avoid: forms of which the converter died here.
+    """
 
     name: ClassVar[str] = "convert"
     accepts: ClassVar[Mapping[str, str]] = {KERAS: TFLITE, KERAS3: TFLITE, SAVED_MODEL: TFLITE, QAT: TFLITE}
@@ -34,27 +41,70 @@ class Convert:
     needs: ClassVar[str] = NOTHING
     uses: ClassVar[frozenset[str]] = frozenset({"io", "options", "task"})
 
+    recurrent: str = ""
+    avoid: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = " or ".join(map(repr, FORMS))
+        require(self.name, recurrent=(self.recurrent, self.recurrent in ("", *FORMS), expected))
+
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         path = ctx.out / "model.tflite"
         if artifact.kind == QAT:
             model = load_quantization_aware(artifact, ctx)
-            path.write_bytes(
-                convert(keras_call(model), variables_of(model), artifact.signature, int8_io=ctx.io == "int8")
-            )
+
+            def quantized() -> None:
+                made = convert(keras_call(model), variables_of(model), artifact.signature, int8_io=ctx.io == "int8")
+                path.write_bytes(made)
+
+            notes = self._convert(model, artifact, ctx, quantized)
         else:
             source = ctx.load(artifact)
-            path.write_bytes(convert(source.call, variables_of(source.model), artifact.signature))
-            _check_faithful(source, path, golden_inputs(ctx.task, artifact.signature, ctx.seed))
-        result = read(path)
+            inputs = golden_inputs(ctx.task, artifact.signature, ctx.seed)
+
+            def faithfully() -> None:
+                path.write_bytes(convert(source.call, variables_of(source.model), artifact.signature))
+                _check_faithful(source, path, inputs)
+
+            notes = self._convert(source.model, artifact, ctx, faithfully)
+        result = with_even_splits(read(path), path)
         if names(result.signature) != names(artifact.signature):
             result = read(in_order(result, artifact.signature, path))
         metrics: dict[str, Any] = {"bytes": path.stat().st_size}
-        notes: tuple[str, ...] = ()
         if artifact.kind == QAT:
             left = check_integer(result, artifact.meta["float_layers"])
-            notes = (f"in float, next to what TF-MOT can't quantize: {', '.join(left)}",) if left else ()
+            notes += (f"in float, next to what TF-MOT can't quantize: {', '.join(left)}",) if left else ()
             metrics["kept"] = promises.check(result, artifact.meta["promised"])
         return Outcome(TFLITE, {"model": path}, result.signature, metrics, notes)
+
+    def _convert(
+        self, model: Any, artifact: Artifact, ctx: Context, conversion: Callable[[], object]
+    ) -> tuple[str, ...]:
+        """Run `conversion` with recurrent layers in the first form in which it passes; notes that name the form."""
+        layers = [] if artifact.kind == SAVED_MODEL else recurrent_layers(model)
+        if not layers:
+            conversion()
+            return ()
+        steps = count_steps(layers, lambda: trace(keras_call(model), artifact.signature))
+        notes = [f"not {form}: the converter died" for form in self.avoid]
+        problem = None
+        left = [form for form in forms(layers, steps, self.recurrent) if form not in self.avoid]
+        for number, form in enumerate(left):
+            (ctx.work / FORMS_IN_WORK).write_text(" ".join(left[number:]))
+            try:
+                with converted_as(form, layers):
+                    conversion()
+            except ConversionError as refused:
+                problem = problem or refused
+                notes.append(f"not {form}: {refused.message}")
+                continue
+            described = ", ".join(_with_steps(layer.name, steps) for layer in layers)
+            return f"recurrent layers {form}: {described}", *notes
+        raise problem or ConversionError("recurrent layers: there is no form left to convert them in")
+
+
+def _with_steps(layer: str, steps: Mapping[str, int]) -> str:
+    return f"{layer} ({steps[layer]} steps)" if layer in steps else layer
 
 
 def names(signature: Signature) -> tuple[list[str], list[str]]:
@@ -109,6 +159,20 @@ def keras_call(model: Any) -> Serve:
     return lambda tensors: tf.nest.flatten(call_keras(model, tensors))
 
 
+def trace(call: Serve, signature: Signature) -> tuple[Any, Any]:
+    """(tf.function, its concrete function) of `call`, from and to tensors by the signature's names."""
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in signature.inputs]
+    outputs = [t.name for t in signature.outputs]
+
+    def serve(*arguments: Any) -> dict[str, Any]:
+        return dict(zip(outputs, call(arguments), strict=True))
+
+    function = tf.function(serve)
+    return function, function.get_concrete_function(*specs)
+
+
 def convert(call: Serve, variables: Sequence[Any], signature: Signature, *, int8_io: bool | None = None) -> bytes:
     """The .tflite of `call`: `serving_default` takes and gives tensors by the signature's names.
 
@@ -119,14 +183,7 @@ def convert(call: Serve, variables: Sequence[Any], signature: Signature, *, int8
 
     holder = tf.Module()
     holder.held = list(variables)
-    specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in signature.inputs]
-    outputs = [t.name for t in signature.outputs]
-
-    def serve(*arguments: Any) -> dict[str, Any]:
-        return dict(zip(outputs, call(arguments), strict=True))
-
-    holder.serve = tf.function(serve)
-    concrete = holder.serve.get_concrete_function(*specs)
+    holder.serve, concrete = trace(call, signature)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], holder)
     if int8_io is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -12,7 +12,7 @@ from edgecompile.quantization import SCHEMES, Deviation, FloatModel, Override, P
 from edgecompile.quantization.calibration import MIN_MAX, RANGES, draw
 from edgecompile.quantization.engine import check_weights
 from edgecompile.quantization.operators import applies
-from edgecompile.quantization.schemes import is_static
+from edgecompile.quantization.schemes import FLOAT, is_static
 from edgecompile.stages.base import NOTHING, REPRESENTATIVE, Context, Outcome, require
 
 
@@ -76,10 +76,11 @@ class Quantize:
         path = ctx.out / "model.tflite"
         result = model.quantize(self.scheme, ctx.io, others, path)
         check_weights(result, self.scheme)
-        asked = {place: self.scheme for place in model.places if applies(place, self.scheme)} | others
+        looped = model.in_loops(self.scheme, others)
+        asked = {place: self.scheme for place in model.places if applies(place, self.scheme)} | others | looped
         wrong = deviations(model.file, result, asked)
         left = [deviation.label for deviation in wrong if deviation.float_left]
-        notes = self._judged(wrong, impossible)
+        notes = (*self._judged(wrong, impossible), *_looped(looped))
         metrics: dict[str, Any] = {"bytes": path.stat().st_size, "ops_left_float": left}
         if others:
             metrics["overridden"] = {place.label: scheme for place, scheme in others.items()}
@@ -106,3 +107,12 @@ class Quantize:
                 )
         notes = [f"operators left in float: {left}"] if left else []
         return (*notes, *([f"overrides that can't be had: {refused}"] if refused else []))
+
+
+def _looped(places: Mapping[Place, str]) -> tuple[str, ...]:
+    """A note on operators in loops and branches, which no static scheme reaches."""
+    weights = [place.label for place, scheme in places.items() if scheme != FLOAT]
+    if not places:
+        return ()
+    held = f"int8 weights in {', '.join(weights)}" if weights else "no operator with weights"
+    return (f"in loops and branches, whose ranges can't be calibrated, activations stay float: {held}",)

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 from devices.armboard import ArmBoard
 from devices.jetson import stand_ins
+from recurrence import INT8, context, fused_lstm, samples
 from running import Run
 
+from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.backends.litert import REFERENCE, LiteRtRunner
-from edgecompile.loaders.interpreter import own_signature
+from edgecompile.devices import benchmark
+from edgecompile.devices.opening import one, open_board
+from edgecompile.loaders.interpreter import dequantize, own_signature
+from edgecompile.stages.quantize import Quantize
 from edgecompile.tflite_file import read
 
 pytestmark = pytest.mark.board
@@ -159,3 +164,23 @@ def test_a_library_from_here_computes_the_same_there(
     (expected,) = LiteRtRunner(model, REFERENCE).run(x).values()
     found = arm_board.computed(model, x, instructions, tmp_path, monkeypatch)
     assert np.array_equal(found, expected) if whole else np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
+
+
+def test_a_fused_lstm_forgets_between_samples_there(
+    arm_board: ArmBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGECOMPILE_CONFIG", arm_board.environment["EDGECOMPILE_CONFIG"])
+    model, converted = fused_lstm(tmp_path)
+    artifact = Artifact(TFLITE, {"model": converted}, read(converted).signature)
+    quantized = Quantize(INT8).run(artifact, context(tmp_path / "int8", "int8")).files["model"]
+    x = {"signal": samples(20)}
+    expected = np.asarray(model(x["signal"]))
+    with open_board(one("arm-board")) as board:
+        for path, allowed in ((converted, 1e-5), (quantized, 0.06)):
+            candidate = {"id": "m", "engine": "litert", "model": str(path), "threads": 1}
+            (found,) = benchmark.outputs(board, candidate, x, lambda *_: None).values()
+            here = LiteRtRunner(path).run(x)["scores"]
+            step = 1 if here.dtype == np.int8 else 1e-5
+            assert np.max(np.abs(found.astype(np.float32) - here.astype(np.float32))) <= step
+            (spec,) = LiteRtRunner(path).outputs
+            assert np.max(np.abs(dequantize(found, spec) - expected)) / np.ptp(expected) < allowed
