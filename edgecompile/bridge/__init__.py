@@ -23,10 +23,12 @@ __all__ = ["BridgeResult", "bypass", "flatten", "to_tf_keras"]
 @dataclass(frozen=True)
 class BridgeResult:
     """model: a flat functional tf_keras.Model. max_diff: the largest |difference| between its outputs and the
-    original's on the sample, as a share of that output's range."""
+    original's on the sample, as a share of that output's range. kept: the names of the layers that tf-keras has no
+    equal of, which run Keras 3's own code, and their classes there."""
 
     model: Any
     max_diff: float
+    kept: Mapping[str, str]
 
 
 def to_tf_keras(model: Any, sample: Mapping[str, npt.NDArray[Any]]) -> BridgeResult:
@@ -36,7 +38,8 @@ def to_tf_keras(model: Any, sample: Mapping[str, npt.NDArray[Any]]) -> BridgeRes
     Layers, inputs and outputs keep their names and order. An inlined layer keeps its own name where that is free,
     else it gets its parent's before it.
 
-    UnsupportedLayerError: a layer or operation that tf-keras has no equal of, named.
+    A layer or operation that tf-keras has no equal of stays Keras 3's own (keras3_layer.py).
+    UnsupportedLayerError: one that can't, named: it carries code, or can't be written down.
     BridgeError: outputs differ by more than 1e-5 of their range; names the first layer that differs.
     """
     import tf_keras
@@ -52,7 +55,7 @@ def to_tf_keras(model: Any, sample: Mapping[str, npt.NDArray[Any]]) -> BridgeRes
     max_diff = compare.largest_difference(model, rebuilt, arrays)
     if not np.isfinite(max_diff) or max_diff > compare.TOLERANCE:
         raise compare.first_difference(model, rebuilt, builder.traced, arrays, max_diff, tf_keras)
-    return BridgeResult(rebuilt, max_diff)
+    return BridgeResult(rebuilt, max_diff, builder.kept)
 
 
 def flatten(model: Any) -> Any:

@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+from edgecompile import keras3_layer
 from edgecompile.bridge import graph, operations, translate
 from edgecompile.errors import UnsupportedLayerError
 from edgecompile.loaders.base import output_names, unique_names
@@ -30,6 +31,7 @@ class Builder:
         self._names = graph.Names([op.name for op in graph.operations(model)])
         self._last = {id(t._keras_history.operation) for t in graph.graph_of(model).outputs}
         self._layers: dict[int, tuple[Any, str]] = {}  # by id of the original layer, so that shared ones stay shared
+        self._kept: dict[int, tuple[Any, str]] = {}  # wrapped layers and their calls, by the original's id
 
     def build(self) -> Any:
         """The new tf_keras.Model."""
@@ -62,17 +64,18 @@ class Builder:
         self, op: Any, parents: tuple[str, ...], node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[Any]:
         import keras
-        import tensorflow as tf
 
         outputs: list[Any]
+        unknown = _unsupported(args, kwargs)
         if isinstance(op, keras.layers.Layer):
-            outputs = self._call_layer(op, parents, args, explicit_masks(node, kwargs))
+            if unknown:
+                raise unknown
+            outputs = self._call_layer(op, parents, node, args, kwargs)
         else:
-            unknown = _unsupported(args, kwargs)
             try:
                 if unknown:
                     raise unknown
-                outputs = tf.nest.flatten(operations.call(op, node, self._names.take(op.name, parents), args, kwargs))
+                outputs = self._call_operation(op, parents, node, args, kwargs)
             except UnsupportedLayerError as error:
                 # Keras 3 records how a mask is computed; tf-keras passes masks on by itself. So an operation is
                 # an error only where a layer takes its result.
@@ -81,29 +84,81 @@ class Builder:
         self.traced.append(Traced("/".join((*parents, op.name)), type(op).__name__, made))
         return outputs
 
-    def _call_layer(
-        self, op: Any, parents: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    def _call_operation(
+        self, op: Any, parents: tuple[str, ...], node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[Any]:
         import tensorflow as tf
 
-        unknown = _unsupported(args, kwargs)
-        if unknown:
-            raise unknown
-        first = id(op) not in self._layers
+        name = self._names.take(op.name, parents)
+        outputs = operations.call(op, node, name, args, kwargs)
+        return self._keep(op, name, args, kwargs) if outputs is None else list(tf.nest.flatten(outputs))
+
+    def _call_layer(
+        self, op: Any, parents: tuple[str, ...], node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[Any]:
+        import tensorflow as tf
+
+        first = id(op) not in self._layers and id(op) not in self._kept
         if first:
             name = self._names.take(op.name, parents)
             # An output keeps its name: it goes to the activation that is taken out of the layer.
             taken_out = translate.composed(op) and id(op) in self._last
-            self._layers[id(op)] = translate.layer(op, self._names.take(f"{name}_linear") if taken_out else name)
+            inner = self._names.take(f"{name}_linear") if taken_out else name
+            try:
+                made, activation = translate.layer(op, inner)
+                call_arguments(op, made, explicit_masks(node, args, kwargs))
+                self._layers[id(op)] = made, activation
+            except UnsupportedLayerError as error:
+                return self._keep(op, name, args, kwargs, error)
+        elif id(op) in self._kept:
+            return self._keep(op, self._kept[id(op)][0].name, args, kwargs)
         layer, activation = self._layers[id(op)]
-        result = layer(*args, **call_arguments(op, layer, kwargs))
+        result = layer(*args, **call_arguments(op, layer, explicit_masks(node, args, kwargs)))
         if first:
             translate.copy_weights(op, layer)
         if activation:
             if not (first and id(op) in self._last):
                 name = self._names.take(op.name if id(op) in self._last else f"{layer.name}_{activation}")
-            result = operations.COMPOSED[activation](result, name)
+            if activation in operations.COMPOSED:
+                result = operations.COMPOSED[activation](result, name)
+            else:
+                result = self._keep(translate.activation_layer(op), name, (result,), {})
         return list(tf.nest.flatten(result))
+
+    def _keep(
+        self,
+        op: Any,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reason: UnsupportedLayerError | None = None,
+    ) -> list[Any]:
+        """The outputs of an operation or layer that stays Keras 3's own, inside of a tf-keras layer."""
+        import tensorflow as tf
+
+        translate.refuse_code(op)
+        try:
+            call, tensors = keras3_layer.template(args, kwargs)
+            layer, known = self._kept.get(id(op), (None, call))
+            if known != call:
+                raise ValueError("it is shared, and called in two ways")
+            if layer is None:
+                layer = keras3_layer.wrap(op, call, name)
+                self._kept[id(op)] = layer, call
+            if not tensors:
+                raise ValueError("it has no tensor among its arguments")
+            return list(tf.nest.flatten(layer(tensors[0] if len(tensors) == 1 else tensors)))
+        except (TypeError, ValueError, NotImplementedError) as problem:
+            if reason:
+                raise reason from problem
+            raise UnsupportedLayerError(
+                f"{op.name!r} ({type(op).__name__}) can't be kept in a tf-keras model: {problem}", hint=translate.CURE
+            ) from problem
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """The names of the layers that stay Keras 3's own, and their classes there."""
+        return {layer.name: layer.kind for layer, _ in self._kept.values()}
 
 
 def _unsupported(args: Any, kwargs: dict[str, Any]) -> UnsupportedLayerError | None:
@@ -114,10 +169,13 @@ def _unsupported(args: Any, kwargs: dict[str, Any]) -> UnsupportedLayerError | N
     return found[0] if found else None
 
 
-def explicit_masks(node: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The call's keyword arguments without the masks that came along with its inputs."""
+def explicit_masks(node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The call's keyword arguments without the masks that came along with its inputs, where they do in tf-keras too."""
+    import tensorflow as tf
     from keras.src.backend import get_keras_mask
 
+    if all(getattr(tensor, "_keras_mask", None) is None for tensor in tf.nest.flatten((args, kwargs))):
+        return kwargs
     implicit = {id(get_keras_mask(tensor)) for tensor in node.input_tensors} - {id(None)}
     kept = {}
     for key, value in kwargs.items():
