@@ -120,8 +120,11 @@ def layer_class() -> Any:
                 ]
             super().build(input_shape)
 
-        @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
         def call(self, inputs: Any, training: Any = None) -> Any:
+            # AutoGraph would rewrite Keras's own code too.
+            return tf.autograph.experimental.do_not_convert(self._run)(inputs, training)
+
+        def _run(self, inputs: Any, training: Any) -> Any:
             tensors = tf.nest.flatten(inputs)
             args, kwargs = _filled(self._arguments, tensors)
             if not isinstance(self._operation, keras.Layer):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from edgecompile import keras3_layer
 from edgecompile.bridge import graph, operations, translate
-from edgecompile.errors import UnsupportedLayerError
+from edgecompile.errors import BridgeError, UnsupportedLayerError
 from edgecompile.loaders.base import output_names, unique_names
 
 
@@ -23,10 +24,14 @@ class Traced:
 
 
 class Builder:
-    """One translation of one model. `traced` lists the nodes in topological order."""
+    """One translation of one model. `traced` lists the nodes in topological order.
 
-    def __init__(self, model: Any) -> None:
+    keep: names of nodes, as in `traced`, that stay Keras 3's own though tf-keras has an equal
+    """
+
+    def __init__(self, model: Any, keep: Collection[str] = ()) -> None:
         self.model = model
+        self._keep_names = keep
         self.traced: list[Traced] = []
         self._names = graph.Names([op.name for op in graph.operations(model)])
         self._last = {id(t._keras_history.operation) for t in graph.graph_of(model).outputs}
@@ -81,7 +86,7 @@ class Builder:
                 # an error only where a layer takes its result.
                 outputs = [error] * len(node.outputs)
         made = [] if _unsupported(outputs, {}) else outputs
-        self.traced.append(Traced("/".join((*parents, op.name)), type(op).__name__, made))
+        self.traced.append(Traced(_path(op, parents), type(op).__name__, made))
         return outputs
 
     def _call_operation(
@@ -90,7 +95,7 @@ class Builder:
         import tensorflow as tf
 
         name = self._names.take(op.name, parents)
-        outputs = operations.call(op, node, name, args, kwargs)
+        outputs = None if _path(op, parents) in self._keep_names else operations.call(op, node, name, args, kwargs)
         return self._keep(op, name, args, kwargs) if outputs is None else list(tf.nest.flatten(outputs))
 
     def _call_layer(
@@ -98,24 +103,27 @@ class Builder:
     ) -> list[Any]:
         import tensorflow as tf
 
-        first = id(op) not in self._layers and id(op) not in self._kept
+        if id(op) in self._kept:
+            return self._keep(op, self._kept[id(op)][0].name, args, kwargs)
+        first = id(op) not in self._layers
+        passed = explicit_masks(node, args, kwargs)
         if first:
             name = self._names.take(op.name, parents)
             # An output keeps its name: it goes to the activation that is taken out of the layer.
             taken_out = translate.composed(op) and id(op) in self._last
             inner = self._names.take(f"{name}_linear") if taken_out else name
             try:
-                made, activation = translate.layer(op, inner)
-                call_arguments(op, made, explicit_masks(node, args, kwargs))
-                self._layers[id(op)] = made, activation
-            except UnsupportedLayerError as error:
-                return self._keep(op, name, args, kwargs, error)
-        elif id(op) in self._kept:
-            return self._keep(op, self._kept[id(op)][0].name, args, kwargs)
-        layer, activation = self._layers[id(op)]
-        result = layer(*args, **call_arguments(op, layer, explicit_masks(node, args, kwargs)))
-        if first:
-            translate.copy_weights(op, layer)
+                if _path(op, parents) in self._keep_names:
+                    raise UnsupportedLayerError(f"layer {op.name!r}: tf-keras's {type(op).__name__} computes otherwise")
+                layer, activation = translate.layer(op, inner)
+                result = layer(*args, **call_arguments(op, layer, passed))
+                translate.copy_weights(op, layer)
+            except (UnsupportedLayerError, BridgeError, TypeError, ValueError) as problem:
+                return self._keep(op, name, args, kwargs, problem)
+            self._layers[id(op)] = layer, activation
+        else:
+            layer, activation = self._layers[id(op)]
+            result = layer(*args, **call_arguments(op, layer, passed))
         if activation:
             if not (first and id(op) in self._last):
                 name = self._names.take(op.name if id(op) in self._last else f"{layer.name}_{activation}")
@@ -131,34 +139,40 @@ class Builder:
         name: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        reason: UnsupportedLayerError | None = None,
+        reason: Exception | None = None,
     ) -> list[Any]:
-        """The outputs of an operation or layer that stays Keras 3's own, inside of a tf-keras layer."""
+        """The outputs of an operation or layer that stays Keras 3's own, inside of a tf-keras layer.
+
+        reason: why tf-keras's own layer isn't taken
+        """
         import tensorflow as tf
 
         translate.refuse_code(op)
         try:
             call, tensors = keras3_layer.template(args, kwargs)
+            if not tensors:
+                raise ValueError("it has no tensor among its arguments")
             layer, known = self._kept.get(id(op), (None, call))
             if known != call:
                 raise ValueError("it is shared, and called in two ways")
-            if layer is None:
-                layer = keras3_layer.wrap(op, call, name)
-                self._kept[id(op)] = layer, call
-            if not tensors:
-                raise ValueError("it has no tensor among its arguments")
+            layer = layer or keras3_layer.wrap(op, call, name)
+            self._kept[id(op)] = layer, call
             return list(tf.nest.flatten(layer(tensors[0] if len(tensors) == 1 else tensors)))
         except (TypeError, ValueError, NotImplementedError) as problem:
-            if reason:
-                raise reason from problem
+            because = f"{reason}; " if reason else ""
             raise UnsupportedLayerError(
-                f"{op.name!r} ({type(op).__name__}) can't be kept in a tf-keras model: {problem}", hint=translate.CURE
+                f"{op.name!r} ({type(op).__name__}) can't be rebuilt in tf-keras: {because}{problem}",
+                hint=translate.CURE,
             ) from problem
 
     @property
     def kept(self) -> dict[str, str]:
         """The names of the layers that stay Keras 3's own, and their classes there."""
         return {layer.name: layer.kind for layer, _ in self._kept.values()}
+
+
+def _path(op: Any, parents: tuple[str, ...]) -> str:
+    return "/".join((*parents, op.name))
 
 
 def _unsupported(args: Any, kwargs: dict[str, Any]) -> UnsupportedLayerError | None:
