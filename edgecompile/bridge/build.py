@@ -95,8 +95,13 @@ class Builder:
         import tensorflow as tf
 
         name = self._names.take(op.name, parents)
-        outputs = None if _path(op, parents) in self._keep_names else operations.call(op, node, name, args, kwargs)
-        return self._keep(op, name, args, kwargs) if outputs is None else list(tf.nest.flatten(outputs))
+        outputs, reason = None, None
+        if _path(op, parents) not in self._keep_names:
+            try:
+                outputs = operations.call(op, node, name, args, kwargs)
+            except (TypeError, ValueError) as problem:
+                reason = problem
+        return self._keep(op, name, args, kwargs, reason) if outputs is None else list(tf.nest.flatten(outputs))
 
     def _call_layer(
         self, op: Any, parents: tuple[str, ...], node: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,8 +30,10 @@ def call(op: Any, node: Any, name: str, args: tuple[Any, ...], kwargs: dict[str,
     if kind == "Concatenate":
         return layers.Concatenate(axis=op.axis, name=name)(list(x))
     if kind in ("Reshape", "ExpandDims", "Squeeze") and None not in shape[1:]:
-        batch = node.input_tensors[0].shape[0]
-        return layers.Reshape(shape[1:], name=name)(x) if shape and shape[0] == batch else None
+        before = tuple(node.input_tensors[0].shape)
+        same_batch = shape and shape[0] == before[0] and None not in before[1:]
+        same_batch = same_batch and math.prod(shape[1:]) == math.prod(before[1:])
+        return layers.Reshape(shape[1:], name=name)(x) if same_batch else None
     if kind == "Transpose" and op.axes and op.axes[0] == 0:
         return layers.Permute(tuple(op.axes[1:]), name=name)(x)
     if kind in ("Mean", "Max"):

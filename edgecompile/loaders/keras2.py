@@ -24,9 +24,10 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
     import tf_keras
     from tf_keras.src.engine.functional import Functional
 
-    config, objects = read_config(path), custom_objects(options)
+    library = origin.tf_keras()
+    config, objects = read_config(path), {**library.of_applications, **custom_objects(options)}
     layer_class()
-    check_config(config, options, origin.tf_keras(), objects, str(path))
+    check_config(config, options, library, objects, str(path))
     suffix = ".keras" if zipfile.is_zipfile(path) else ".h5"
     with with_suffix(path, suffix) as named, scope(objects):
         model = guarded(

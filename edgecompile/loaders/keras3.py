@@ -24,8 +24,9 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
             f"Keras runs on {keras.backend.backend()!r}; conversion needs the backend 'tensorflow'",
             hint="unset KERAS_BACKEND, or set it to tensorflow",
         )
-    config, objects = read_config(path), custom_objects(options)
-    check_config(config, options, origin.keras3(), objects, str(path))
+    library = origin.keras3()
+    config, objects = read_config(path), {**library.of_applications, **custom_objects(options)}
+    check_config(config, options, library, objects, str(path))
     suffix = ".keras" if zipfile.is_zipfile(path) else ".h5"
     with with_suffix(path, suffix) as named, keras.saving.custom_object_scope(objects):
         model = guarded(path, lambda: keras.saving.load_model(named, compile=False, safe_mode=not options.allow_unsafe))

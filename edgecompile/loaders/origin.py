@@ -94,12 +94,31 @@ class Library:
         first, dot, rest = module.partition(".")
         return f"{self.package}{dot}{rest}" if first == self.alias else module
 
+    def has_operation(self, name: str) -> bool:
+        """Whether an operation of its `ops` has this class name."""
+        place = f"{self.package}.src.ops."
+        return any(key.startswith(place) and hasattr(module, name) for key, module in [*sys.modules.items()])
+
     @functools.cached_property
     def layers(self) -> frozenset[str]:
         """The names of all public layer and model classes, for formats that give no module."""
         public = vars(sys.modules[f"{self.package}.layers"])
         names = {name for name, value in public.items() if isinstance(value, type)}
         return frozenset(names | {"Functional", "Model", "Sequential"})
+
+    @functools.cached_property
+    def of_applications(self) -> dict[str, Any]:
+        """By name, the layer classes that networks of its `applications` bring along. It has no public name for them,
+        and finds them by their module alone, which not every format gives."""
+        place = f"{self.package}.src.applications."
+        modules = [module for name, module in sys.modules.items() if name.startswith(place)]
+        layer = vars(sys.modules[f"{self.package}.layers"])["Layer"]
+        return {
+            name: cls
+            for module in modules
+            for name, cls in vars(module).items()
+            if isinstance(cls, type) and issubclass(cls, layer) and cls.__module__ == module.__name__
+        }
 
 
 def is_pure(symbol: str) -> bool:

@@ -72,9 +72,11 @@ def _check_origin(
     known = _known(name, library) if module is None else found is not None
     if _is_layer(node) and not known:
         home = module if isinstance(module, str) and not library.owns(module) else "module"
+        hint = f"name it with --custom {home}:{name}"
+        if module is None and library.has_operation(name):
+            hint = "save the model as a .keras file: the format of this one doesn't hold operations of keras.ops"
         raise UnsupportedLayerError(
-            f"{source}: layer {layer!r} is of the class {name!r}, which {library.title} doesn't have",
-            hint=f"name it with --custom {home}:{name}",
+            f"{source}: layer {layer!r} is of the class {name!r}, which {library.title} doesn't have", hint=hint
         )
     if options.allow_unsafe or module is None:  # without a module it is looked up among the library's names alone
         return
