@@ -12,9 +12,13 @@ from edgecompile.artifact import Signature
 from edgecompile.quantization.schemes import STATIC_INT8, recipe_entries
 from edgecompile.stages.base import Context, Progress
 from edgecompile.task import Array, align
+from edgecompile.tflite_file import TfliteModel, read
 
 MIN_MAX, MOVING_AVERAGE = "min_max", "moving_average"
 RANGES = (MIN_MAX, MOVING_AVERAGE)
+
+_EXPONENTIAL = ("SOFTMAX", "LOG_SOFTMAX")
+_LEAST_LOGITS = 2.0**-17  # the width of a range whose int8 scale is 2**-25
 
 Sample = dict[str, Array]  # by input, [1, ...] in the input's dtype
 
@@ -43,7 +47,22 @@ def calibrate(model: Path, signature_key: str, samples: Sequence[Sample], ranges
     calibration = calibrator.Calibrator(model.read_bytes(), num_threads=1, qsv_update_func=updates[ranges])
     calibration.calibrate({signature_key: _Reported(samples, ctx)}, everything)
     statistics: dict[str, Any] = calibration.get_model_qsvs()
+    _widen_softmax(statistics, read(model))
     return statistics
+
+
+def _widen_softmax(statistics: dict[str, Any], model: TfliteModel) -> None:
+    """Give logits that hardly differ at all a range that softmax's kernels take: below a scale of 2**-26 LiteRT's
+    reference ends the process. What such logits give is the same for each class either way.
+
+    statistics: {tensor: {min, max}}, changed in place
+    """
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            found = statistics.get(graph.tensors[operator.inputs[0]].name) if operator.name in _EXPONENTIAL else None
+            if found and float(np.max(found["max"]) - np.min(found["min"])) < _LEAST_LOGITS:
+                found["min"] = np.minimum(found["min"], -_LEAST_LOGITS / 2).astype(np.float32)
+                found["max"] = np.maximum(found["max"], _LEAST_LOGITS / 2).astype(np.float32)
 
 
 class _Reported:
