@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from edgecompile.errors import CompressionGateError, ConversionError
 from edgecompile.loaders.base import SourceModel, call_keras
 from edgecompile.quantization_aware import load_quantization_aware
 from edgecompile.stages.base import NOTHING, Context, Outcome
+from edgecompile.stages.converter_routes import Serve, convert_by_any
 from edgecompile.stages.evaluate import golden_inputs
 from edgecompile.tflite_file import TfliteModel, in_order, read
 from edgecompile.tflite_file.graph import DATA_INPUT, WEIGHTS
@@ -38,21 +39,22 @@ class Convert:
         path = ctx.out / "model.tflite"
         if artifact.kind == QAT:
             model = load_quantization_aware(artifact, ctx)
-            path.write_bytes(
-                convert(keras_call(model), variables_of(model), artifact.signature, int8_io=ctx.io == "int8")
+            content, notes = convert_by_any(
+                keras_call(model), variables_of(model), artifact.signature, int8_io=ctx.io == "int8"
             )
+            path.write_bytes(content)
         else:
             source = ctx.load(artifact)
-            path.write_bytes(convert(source.call, variables_of(source.model), artifact.signature))
+            content, notes = convert_by_any(source.call, variables_of(source.model), artifact.signature, None)
+            path.write_bytes(content)
             _check_faithful(source, path, golden_inputs(ctx.task, artifact.signature, ctx.seed))
         result = read(path)
         if names(result.signature) != names(artifact.signature):
             result = read(in_order(result, artifact.signature, path))
         metrics: dict[str, Any] = {"bytes": path.stat().st_size}
-        notes: tuple[str, ...] = ()
         if artifact.kind == QAT:
             left = check_integer(result, artifact.meta["float_layers"])
-            notes = (f"in float, next to what TF-MOT can't quantize: {', '.join(left)}",) if left else ()
+            notes += (f"in float, next to what TF-MOT can't quantize: {', '.join(left)}",) if left else ()
             metrics["kept"] = promises.check(result, artifact.meta["promised"])
         return Outcome(TFLITE, {"model": path}, result.signature, metrics, notes)
 
@@ -92,9 +94,6 @@ def check_integer(model: TfliteModel, may_be_float: Sequence[str]) -> list[str]:
     return left
 
 
-Serve = Callable[[Sequence[Any]], Sequence[Any]]
-
-
 def variables_of(model: Any) -> list[Any]:
     """The TensorFlow variables of a model or function. Keras 3 wraps them, and the converter wouldn't see them."""
     import tensorflow as tf
@@ -115,32 +114,7 @@ def convert(call: Serve, variables: Sequence[Any], signature: Signature, *, int8
     int8_io: None for a float model; else the model is quantization-aware, and this says whether its inputs and
     outputs are int8 too. Errors: ConversionError with the converter's own reason.
     """
-    import tensorflow as tf
-
-    holder = tf.Module()
-    holder.held = list(variables)
-    specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in signature.inputs]
-    outputs = [t.name for t in signature.outputs]
-
-    def serve(*arguments: Any) -> dict[str, Any]:
-        return dict(zip(outputs, call(arguments), strict=True))
-
-    holder.serve = tf.function(serve)
-    concrete = holder.serve.get_concrete_function(*specs)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], holder)
-    if int8_io is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if int8_io:
-            converter.inference_input_type = tf.int8
-            converter.inference_output_type = tf.int8
-    try:
-        content: bytes = converter.convert()
-    except Exception as problem:  # the converter raises a class of its own for each of its passes
-        raise ConversionError(
-            f"TensorFlow's converter refused the model: {_first_error(problem)}",
-            hint="an operator TFLite lacks has to be replaced in the model",
-        ) from problem
-    return content
+    return convert_by_any(call, variables, signature, int8_io)[0]
 
 
 def _check_faithful(source: SourceModel, path: Path, inputs: dict[str, Any]) -> None:
@@ -156,10 +130,3 @@ def _check_faithful(source: SourceModel, path: Path, inputs: dict[str, Any]) -> 
                 f"at most {_FAITHFUL:g} was expected",
                 hint="look for operators whose TFLite version differs (resizing, custom layers)",
             )
-
-
-def _first_error(problem: Exception) -> str:
-    """The line of the converter's message that names the operator, without the passes' dumps."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    named = [line for line in lines if "error:" in line or "is not supported" in line or "failed" in line]
-    return (named or lines or [type(problem).__name__])[0][:400]
