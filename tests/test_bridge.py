@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,9 +14,11 @@ import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecompile import bridge
+from edgecompile import bridge, keras3_layer, loaders
 from edgecompile.bridge import translate
 from edgecompile.errors import BridgeError, DataError, ModelError, NonFiniteError, UnsupportedLayerError
+from edgecompile.loaders import LoadOptions
+from edgecompile.loaders.base import save_keras
 
 L = keras.layers
 IMAGE, SEQUENCE, VECTOR = (8, 8, 6), (7, 6), (5,)
@@ -186,15 +189,17 @@ def test_attention_masks_and_embeddings() -> None:
     assert not [layer for layer in result.model.layers if "Lambda" in type(layer).__name__]
 
 
-def test_a_difference_between_the_libraries_is_found_and_named() -> None:
+def test_what_the_libraries_compute_differently_stays_keras_3s_own() -> None:
     # Keras 3 ignores the mask of a sequence that comes with an initial state, tf-keras doesn't.
     tokens = inputs_of((6,), "tokens", "int32")
     e = L.Embedding(5, 8, mask_zero=True, name="embed")(tokens)
     h = L.Add(name="sum")([e, L.Attention(name="luong")([e, e])])
     sequence, *state = L.LSTM(4, return_sequences=True, return_state=True, name="encoder")(h)
     model = randomize(keras.Model(tokens, L.LSTM(4, name="decoder")(sequence, initial_state=state)))
-    with pytest.raises(BridgeError, match=r"first layer that differs is 'decoder' \(LSTM\)"):
-        bridge.to_tf_keras(model, {"tokens": np.array([[3, 1, 2, 0, 0, 0]], np.int32)})
+    result = bridge.to_tf_keras(model, {"tokens": np.array([[3, 1, 2, 0, 0, 0]], np.int32)})
+    assert result.max_diff <= 1e-5
+    assert result.kept["decoder"] == "LSTM"
+    assert not {"embed", "sum", "luong", "encoder"} & set(result.kept)
 
 
 def test_adapted_normalization_becomes_a_constant() -> None:
@@ -292,7 +297,9 @@ def test_random_graphs_compute_the_same(model: Any) -> None:
     assert bridge.flatten(result.model) is result.model
 
 
-def test_a_broken_translation_names_the_first_layer_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_translation_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     x = inputs_of(VECTOR)
     h = L.Dense(4, name="first")(x)
     h = L.BatchNormalization(name="wrong", epsilon=0.1)(h)
@@ -305,34 +312,109 @@ def test_a_broken_translation_names_the_first_layer_that_differs(monkeypatch: py
             made.gamma.assign(made.gamma * 1.01)
 
     monkeypatch.setattr(translate, "copy_weights", scaled)
+    result = bridge.to_tf_keras(model, sample(model))
+    assert dict(result.kept) == {"wrong": "BatchNormalization"}
+    right = keras3_layer.wrap
+
+    def shifted(op: Any, call: str, name: str) -> Any:
+        made = right(op, call, name)
+        made.set_weights([w * 1.01 for w in made.get_weights()])
+        return made
+
+    monkeypatch.setattr(keras3_layer, "wrap", shifted)
     with pytest.raises(BridgeError, match=r"first layer that differs is 'wrong' \(BatchNormalization\)"):
         bridge.to_tf_keras(model, sample(model))
 
 
 class Own(L.Layer):
+    def build(self, shape: Any) -> None:
+        self.gain = self.add_weight(shape=(shape[-1],), initializer="ones", regularizer="l2", name="gain")
+
     def call(self, x: Any) -> Any:
-        return x * 2
+        return x * self.gain
 
 
-def unsupported() -> dict[str, tuple[Any, str]]:
-    v, s = inputs_of(VECTOR), inputs_of(SEQUENCE)
+def kept() -> dict[str, tuple[Any, list[str]]]:
+    """Models with what tf-keras has no equal of, and what of them stays Keras 3's own."""
+    ops = keras.ops
+    v, s, i = inputs_of(VECTOR), inputs_of(SEQUENCE), inputs_of(IMAGE)
+    tokens = inputs_of((6,), "tokens", "int32")
     inner = keras.Sequential([keras.Input((6,)), L.Dense(2)], name="whole")
+    padded = L.Embedding(5, 8, mask_zero=True, name="e")(tokens)
+    parts = ops.split(i, 2, axis=-1)
+    unit = i / (ops.sqrt(ops.sum(ops.square(i), axis=-1, keepdims=True)) + 1e-3)
+    where = ops.where(i > 0, i, 0.1 * i) * ops.cast(ops.not_equal(i, 0.0), "float32")
+    sliced = ops.concatenate([parts[1], i[:, :, :, 1:2], i[..., -1:]], axis=-1)
+    table = ops.matmul(i, np.arange(24, dtype="float32").reshape(6, 4)) - ops.max(i, axis=-1, keepdims=True)
     return {
-        "custom layer": (keras.Model(v, Own(name="mine")(v)), "'mine'.*'Own'"),
-        "operation": (keras.Model(v, keras.ops.power(v, 3.0)), "Power"),
-        "activation": (keras.Model(v, L.Dense(2, activation="squareplus", name="d")(v)), "'d'.*squareplus"),
-        "activation in a cell": (keras.Model(s, L.LSTM(2, recurrent_activation="hard_sigmoid", name="l")(s)), "'l'"),
-        "setting": (keras.Model(v, L.LayerNormalization(rms_scaling=True, name="n")(v)), "'n'.*rms_scaling"),
-        "model in a wrapper": (keras.Model(s, L.TimeDistributed(inner, name="td")(s)), "'td'.*whole model"),
-    }
+        "operation": (keras.Model(v, ops.power(v, 3.0)), ["Power"]),
+        "einsum": (keras.Model(i, ops.einsum("bhwc,bhwd->bhcd", i, i)), ["Einsum"]),
+        "norm": (keras.Model(i, unit), ["Sqrt", "Sum", "TrueDivide"]),
+        "where": (keras.Model(i, where), ["Cast", "Greater", "NotEqual", "Where"]),
+        "slices": (keras.Model(i, sliced), ["GetItem", "GetItem", "Split"]),
+        "constant": (keras.Model(i, table), ["Matmul", "Max"]),
+        "resize": (keras.Model(i, ops.image.resize(i, (5, 7))), ["Resize"]),
+        "activation": (keras.Model(v, L.Dense(2, activation="squareplus", name="d")(v)), ["Activation"]),
+        "activation in a cell": (keras.Model(s, L.LSTM(2, recurrent_activation="hard_sigmoid", name="l")(s)), ["LSTM"]),
+        "setting": (keras.Model(v, L.LayerNormalization(rms_scaling=True, name="n")(v)), ["LayerNormalization"]),
+        "model in a wrapper": (keras.Model(s, L.TimeDistributed(inner, name="td")(s)), ["TimeDistributed"]),
+        "mask": (keras.Model(tokens, L.LSTM(3, recurrent_activation="hard_sigmoid", name="l")(padded)),
+                 ["LSTM", "NotEqual"]),
+        "custom layer": (keras.Model(v, L.Dense(2, name="d")(Own(name="mine")(v))), ["Own"]),
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", list(unsupported()))
-def test_what_tf_keras_lacks_is_named(case: str) -> None:
-    model, message = unsupported()[case]
-    with pytest.raises(UnsupportedLayerError, match=message) as caught:
-        bridge.to_tf_keras(model, sample(model))
-    assert caught.value.hint
+@pytest.mark.parametrize("case", list(kept()))
+def test_what_tf_keras_lacks_stays_keras_3s_own(case: str, tmp_path: Path) -> None:
+    model, expected = kept()[case]
+    randomize(model)
+    x = sample(model, n=6)
+    result = bridge.to_tf_keras(model, x)
+    assert result.max_diff <= 1e-5
+    names = {layer.name for layer in result.model.layers}
+    assert sorted(kind for name, kind in result.kept.items() if name in names) == expected
+    assert len(result.model.trainable_weights) == len(model.trainable_weights)
+    # It survives what training stages do: saving, loading, cloning.
+    path = save_keras(result.model, tmp_path / "m.keras")
+    custom = (f"{__name__}:Own",) if case == "custom layer" else ()
+    again = loaders.load(path, LoadOptions(custom=custom)).model
+    twin = tf_keras.models.clone_model(again)
+    twin.set_weights(again.get_weights())
+    arrays = [x[tensor.name] for tensor in model.inputs]
+    np.testing.assert_allclose(np.asarray(twin(arrays)), np.asarray(model(arrays)), atol=1e-5, rtol=1e-5)
+
+
+def test_a_kept_layer_is_trained() -> None:
+    """Its weights get gradients, its moving statistics move, and its losses count."""
+    x = inputs_of(VECTOR)
+    h = L.BatchNormalization(name="bn")(L.RMSNormalization(name="rms")(x))
+    h = L.Dense(3, activation="squareplus", name="d")(h)
+    gated = Own(name="own")(h)
+    model = randomize(keras.Model(x, gated))
+    made = bridge.to_tf_keras(model, sample(model)).model
+    before = [w.numpy() for w in made.trainable_weights]
+    assert len(before) == len(model.trainable_weights)
+    assert made.losses
+    made.compile("sgd", "mse")
+    made.fit(sample(model, n=32)["x"], np.ones((32, 3)), verbose=0)
+    assert all(np.any(b != a.numpy()) for b, a in zip(before, made.trainable_weights, strict=True))
+
+
+def test_what_cannot_be_kept_is_named() -> None:
+    x = inputs_of(VECTOR)
+    code = keras.Model(x, L.Lambda(lambda t: t * 2, name="sly")(x))
+    with pytest.raises(UnsupportedLayerError, match=r"'sly' \(Lambda\) carries code") as caught:
+        bridge.to_tf_keras(code, sample(code))
+    assert "--custom" in (caught.value.hint or "")
+    own = Own(name="own")
+    y = inputs_of(VECTOR, "y")
+    twice = keras.Model([x, y], [own(x), own(y)])
+    assert bridge.to_tf_keras(twice, sample(twice)).kept == {"own": "Own"}
+    late = L.LSTM(6, recurrent_activation="hard_sigmoid", return_sequences=True, return_state=True, name="late")
+    sequence, *state = late(inputs_of(SEQUENCE, "z"))
+    other = keras.Model(sequence._keras_history.operation.input, late(sequence, initial_state=state)[0])
+    with pytest.raises(UnsupportedLayerError, match="'late'"):
+        bridge.to_tf_keras(other, sample(other))
 
 
 def test_bad_samples_and_models() -> None:

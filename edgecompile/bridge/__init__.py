@@ -17,16 +17,20 @@ from edgecompile.bridge import compare, flat, graph
 from edgecompile.bridge.build import Builder
 from edgecompile.errors import ModelError
 
+_MOST_KEPT = 8  # layers that tf-keras computes otherwise; a model of which it has more right is not trained
+
 __all__ = ["BridgeResult", "bypass", "flatten", "to_tf_keras"]
 
 
 @dataclass(frozen=True)
 class BridgeResult:
     """model: a flat functional tf_keras.Model. max_diff: the largest |difference| between its outputs and the
-    original's on the sample, as a share of that output's range."""
+    original's on the sample, as a share of that output's range. kept: the names of the layers that tf-keras has no
+    equal of, which run Keras 3's own code, and their classes there."""
 
     model: Any
     max_diff: float
+    kept: Mapping[str, str]
 
 
 def to_tf_keras(model: Any, sample: Mapping[str, npt.NDArray[Any]]) -> BridgeResult:
@@ -36,23 +40,27 @@ def to_tf_keras(model: Any, sample: Mapping[str, npt.NDArray[Any]]) -> BridgeRes
     Layers, inputs and outputs keep their names and order. An inlined layer keeps its own name where that is free,
     else it gets its parent's before it.
 
-    UnsupportedLayerError: a layer or operation that tf-keras has no equal of, named.
-    BridgeError: outputs differ by more than 1e-5 of their range; names the first layer that differs.
+    A layer or operation that tf-keras has no equal of, or computes otherwise, stays Keras 3's own (keras3_layer.py).
+    UnsupportedLayerError: one that can't, named: it carries code, or can't be written down.
+    BridgeError: outputs differ by more than 1e-5 of their range all the same; names the first layer that differs.
     """
-    import tf_keras
-
     if not graph.is_graph(model):
         raise ModelError(
             f"model {model.name!r} ({type(model).__name__}) is neither functional nor Sequential",
             hint="write it with the functional API to train it, or use a recipe without training",
         )
-    builder = Builder(model)
-    rebuilt = builder.build()
     arrays = graph.ordered_sample(model, sample)
-    max_diff = compare.largest_difference(model, rebuilt, arrays)
-    if not np.isfinite(max_diff) or max_diff > compare.TOLERANCE:
-        raise compare.first_difference(model, rebuilt, builder.traced, arrays, max_diff, tf_keras)
-    return BridgeResult(rebuilt, max_diff)
+    keep: set[str] = set()
+    while True:
+        builder = Builder(model, keep)
+        rebuilt = builder.build()
+        max_diff = compare.largest_difference(model, rebuilt, arrays)
+        if np.isfinite(max_diff) and max_diff <= compare.TOLERANCE:
+            return BridgeResult(rebuilt, max_diff, builder.kept)
+        node, difference = compare.first_difference(model, rebuilt, builder.traced, arrays)
+        if node.name in keep or len(keep) == _MOST_KEPT:
+            raise compare.difference_error(node, difference, max_diff)
+        keep.add(node.name)
 
 
 def flatten(model: Any) -> Any:

@@ -65,10 +65,11 @@ def _outputs(model: Any, arrays: list[Array]) -> list[Array]:
 
 
 def first_difference(
-    original: Any, rebuilt: Any, traced: Sequence[Traced], arrays: list[Array], max_diff: float, tf_keras: Any
-) -> BridgeError:
-    """The error that names the first layer whose output differs, in topological order."""
+    original: Any, rebuilt: Any, traced: Sequence[Traced], arrays: list[Array]
+) -> tuple[Traced, float]:
+    """(the first node whose output differs, in topological order; by how much)."""
     import tensorflow as tf
+    import tf_keras
 
     fixed = original.inputs[0].shape[0]
     rows = np.arange(fixed) % len(arrays[0]) if fixed else _worst_rows(original, rebuilt, arrays)
@@ -95,6 +96,11 @@ def first_difference(
     ]
     over = [pair for pair in differences if pair[0] > TOLERANCE]
     difference, node = over[0] if over else max(differences, key=lambda pair: pair[0])
+    return node, difference
+
+
+def difference_error(node: Traced, difference: float, max_diff: float) -> BridgeError:
+    """What to raise where `node` differs whatever it is made of."""
     return BridgeError(
         f"the model rebuilt in tf-keras differs from the original by {max_diff:.3g} of the output's range "
         f"(allowed: {TOLERANCE:g}); the first layer that differs is {node.name!r} ({node.kind}), by {difference:.3g}",

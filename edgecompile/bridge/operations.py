@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from edgecompile.errors import UnsupportedLayerError
-
-CURE = "use a Keras layer instead of the operation, or a recipe without training"
-
 
 def call(op: Any, node: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The operation's outputs for tf-keras tensors; the layer is named `name`.
-
-    UnsupportedLayerError where no layer of tf-keras computes it.
-    """
-    made = _translate(op, node, name, [*args, *kwargs.values()])
-    if made is None:
-        kind = type(op).__name__
-        raise UnsupportedLayerError(f"operation {op.name!r} ({kind}) has no equal among tf-keras's layers", hint=CURE)
-    return made
-
-
-def _translate(op: Any, node: Any, name: str, args: list[Any]) -> Any:
+    """The operation's outputs for tf-keras tensors, by a layer named `name`; None where no layer computes it."""
     from tf_keras import layers
 
+    args = (*args, *kwargs.values())
     kind = type(op).__name__
     shape = tuple(node.outputs[0].shape)
     if kind in BINARY:
@@ -36,17 +23,23 @@ def _translate(op: Any, node: Any, name: str, args: list[Any]) -> Any:
         return layers.Activation(ACTIVATIONS[kind], name=name)(x)
     if kind in COMPOSED_OPS:
         return COMPOSED[COMPOSED_OPS[kind]](x, name)
+    if kind == "Gelu" and op.approximate:
+        return None
     if kind in SIMPLE:
         return SIMPLE[kind](layers, op, name)(x)
     if kind == "Concatenate":
         return layers.Concatenate(axis=op.axis, name=name)(list(x))
     if kind in ("Reshape", "ExpandDims", "Squeeze") and None not in shape[1:]:
-        batch = node.input_tensors[0].shape[0]
-        return layers.Reshape(shape[1:], name=name)(x) if shape and shape[0] == batch else None
+        before = tuple(node.input_tensors[0].shape)
+        same_batch = shape and shape[0] == before[0] and None not in before[1:]
+        same_batch = same_batch and math.prod(shape[1:]) == math.prod(before[1:])
+        return layers.Reshape(shape[1:], name=name)(x) if same_batch else None
     if kind == "Transpose" and op.axes and op.axes[0] == 0:
         return layers.Permute(tuple(op.axes[1:]), name=name)(x)
     if kind in ("Mean", "Max"):
         return _pool(layers, kind, op, name, x)
+    if kind == "Pad":
+        return _pad(layers, op, name, x, args[1] if len(args) > 1 else None)
     if kind == "Square":
         return layers.Multiply(name=name)([x, x])
     if kind == "Clip" and _is_scalar(op.x_min, 0) and _is_scalar(op.x_max):
@@ -63,17 +56,11 @@ SIMPLE: dict[str, Callable[[Any, Any, str], Any]] = {
     "Relu": lambda layers, _op, name: layers.ReLU(name=name),
     "LeakyRelu": lambda layers, op, name: layers.LeakyReLU(alpha=op.negative_slope, name=name),
     "Elu": lambda layers, op, name: layers.ELU(alpha=op.alpha, name=name),
-    "Gelu": lambda layers, op, name: _gelu(layers, op, name),
+    "Gelu": lambda layers, _op, name: layers.Activation("gelu", name=name),
     "Softmax": lambda layers, op, name: layers.Softmax(axis=op.axis, name=name),
     "Negative": lambda layers, _op, name: layers.Rescaling(-1.0, name=name),
     "Identity": lambda layers, _op, name: layers.Activation("linear", name=name),
 }
-
-
-def _gelu(layers: Any, op: Any, name: str) -> Any:
-    if op.approximate:
-        raise UnsupportedLayerError(f"operation {op.name!r}: tf-keras has no layer for approximate gelu", hint=CURE)
-    return layers.Activation("gelu", name=name)
 
 
 def _binary(kind: str, name: str, a: Any, b: Any) -> Any:
@@ -113,6 +100,18 @@ def _pool(layers: Any, kind: str, op: Any, name: str, x: Any) -> Any:
         return None
     word = "Average" if kind == "Mean" else "Max"
     return getattr(layers, f"Global{word}Pooling{rank - 2}D")(keepdims=bool(op.keepdims), name=name)(x)
+
+
+def _pad(layers: Any, op: Any, name: str, x: Any, value: Any) -> Any:
+    """Zeros around the spatial axes are zero padding."""
+    rank = len(x.shape)
+    width = [tuple(pair) for pair in op.pad_width]
+    spatial = len(width) == rank and width[0] == width[-1] == (0, 0)
+    if op.mode != "constant" or value or not spatial or rank not in (3, 4):
+        return None
+    if rank == 3:
+        return layers.ZeroPadding1D(width[1], name=name)(x)
+    return layers.ZeroPadding2D(tuple(width[1:-1]), name=name)(x)
 
 
 def _is_scalar(value: Any, equal: float | None = None) -> bool:

@@ -36,7 +36,7 @@ def model_name(model: Any) -> str:
 
 
 def layer(op: Any, name: str) -> tuple[Any, str]:
-    """(a new tf-keras layer without weights, an activation of COMPOSED to apply to its output or "")."""
+    """(a new tf-keras layer without weights, the activation to apply to its output or "")."""
     import tf_keras
 
     kind = type(op).__name__
@@ -65,9 +65,42 @@ def layer(op: Any, name: str) -> tuple[Any, str]:
 
 
 def composed(op: Any) -> str:
-    """The layer's activation where it must be taken out and composed of other layers, else ""."""
+    """The layer's activation where tf-keras has none like it, so that it must follow as a layer; else ""."""
     activation = op.get_config().get("activation") if type(op).__name__ in FUSED else None
-    return activation if isinstance(activation, str) and activation in COMPOSED else ""
+    if isinstance(activation, Mapping):
+        return clean_name(str(activation.get("registered_name") or activation.get("class_name")))
+    return activation if isinstance(activation, str) and not _same_activation(activation) else ""
+
+
+def _same_activation(name: str) -> bool:
+    """Whether tf-keras has an activation of this name that computes the same."""
+    import tf_keras
+
+    if name in COMPOSED:
+        return False
+    try:
+        tf_keras.activations.get(name)
+    except ValueError:
+        return False
+    return True
+
+
+def activation_layer(op: Any) -> Any:
+    """A Keras 3 layer that applies the activation of a layer like this."""
+    import keras
+
+    return keras.layers.Activation(op.activation, name=f"{op.name}_activation")
+
+
+def refuse_code(op: Any) -> None:
+    """UnsupportedLayerError for a layer that runs code which its configuration can't say safely."""
+    from edgecompile.loaders.origin import unsafe
+
+    if any(isinstance(op, cls) for cls in unsafe()):
+        raise UnsupportedLayerError(
+            f"layer {op.name!r} ({type(op).__name__}) carries code: it can't be kept in a tf-keras model",
+            hint="write it as a layer class of your own and name that with --custom, or use a recipe without training",
+        )
 
 
 def translate_config(op: Any, target: Any, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,14 +171,10 @@ def _value(op: Any, key: str, value: Any) -> Any:
             hint=CURE,
         )
     if key.endswith("activation") and isinstance(value, str):
-        try:
-            if value in COMPOSED:
-                raise ValueError(value)
-            tf_keras.activations.get(value)
-        except ValueError as error:
+        if not _same_activation(value):
             raise UnsupportedLayerError(
                 f"layer {op.name!r} ({type(op).__name__}): tf-keras has no activation {value!r} there", hint=CURE
-            ) from error
+            )
         return "swish" if value == "silu" else value
     return value
 

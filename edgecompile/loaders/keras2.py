@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgecompile.artifact import KERAS
 from edgecompile.errors import EdgecompileError, ModelError
+from edgecompile.keras3_layer import layer_class
+from edgecompile.loaders import origin
 from edgecompile.loaders.base import LoadOptions, SourceModel, custom_objects, keras_source, with_suffix
+from edgecompile.loaders.precision import in_float32
 from edgecompile.loaders.safety import check_config, parse_json
 
 SUBCLASSED = "export it as a SavedModel (model.export(folder)) and give that: it can be quantized, though not trained"
@@ -19,15 +24,28 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
     import tf_keras
     from tf_keras.src.engine.functional import Functional
 
-    check_config(read_config(path), options, layer_names(tf_keras), str(path))
-    objects = custom_objects(options)
+    library = origin.tf_keras()
+    config, objects = read_config(path), {**library.of_applications, **custom_objects(options)}
+    layer_class()
+    check_config(config, options, library, objects, str(path))
     suffix = ".keras" if zipfile.is_zipfile(path) else ".h5"
-    with with_suffix(path, suffix) as named, tf_keras.saving.custom_object_scope(objects):
+    with with_suffix(path, suffix) as named, scope(objects):
         model = guarded(
             path, lambda: tf_keras.models.load_model(named, compile=False, safe_mode=not options.allow_unsafe)
         )
         require_graph(model, tf_keras.Sequential, Functional, path, options)
-        return keras_source(KERAS, path, model, options)
+        model, notes = guarded(path, lambda: in_float32(model, allow_unsafe=options.allow_unsafe))
+        return keras_source(KERAS, path, model, options, notes)
+
+
+@contextlib.contextmanager
+def scope(objects: Mapping[str, Any]) -> Iterator[None]:
+    """The user's objects, known to tf-keras and to Keras 3, whose layers tf-keras models may hold."""
+    import keras
+    import tf_keras
+
+    with tf_keras.saving.custom_object_scope(objects), keras.saving.custom_object_scope(objects):
+        yield
 
 
 def read_config(path: Path) -> Any:
@@ -45,12 +63,6 @@ def read_config(path: Path) -> Any:
             hint="save the whole model: model.save('model.keras'), not save_weights",
         )
     return parse_json(text, str(path))
-
-
-def layer_names(library: Any) -> frozenset[str]:
-    """The names of all layer and model classes of keras or tf_keras."""
-    names = {n for n in dir(library.layers) if isinstance(getattr(library.layers, n), type)}
-    return frozenset(names | {"Functional", "Model", "Sequential"})
 
 
 def guarded(path: Path, read: Any) -> Any:

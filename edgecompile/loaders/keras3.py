@@ -7,8 +7,10 @@ from pathlib import Path
 
 from edgecompile.artifact import KERAS3
 from edgecompile.errors import ModelError
+from edgecompile.loaders import origin
 from edgecompile.loaders.base import LoadOptions, SourceModel, custom_objects, keras_source, with_suffix
-from edgecompile.loaders.keras2 import guarded, layer_names, read_config, require_graph
+from edgecompile.loaders.keras2 import guarded, read_config, require_graph
+from edgecompile.loaders.precision import in_float32
 from edgecompile.loaders.safety import check_config
 
 
@@ -22,10 +24,12 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
             f"Keras runs on {keras.backend.backend()!r}; conversion needs the backend 'tensorflow'",
             hint="unset KERAS_BACKEND, or set it to tensorflow",
         )
-    check_config(read_config(path), options, layer_names(keras), str(path))
-    objects = custom_objects(options)
+    library = origin.keras3()
+    config, objects = read_config(path), {**library.of_applications, **custom_objects(options)}
+    check_config(config, options, library, objects, str(path))
     suffix = ".keras" if zipfile.is_zipfile(path) else ".h5"
     with with_suffix(path, suffix) as named, keras.saving.custom_object_scope(objects):
         model = guarded(path, lambda: keras.saving.load_model(named, compile=False, safe_mode=not options.allow_unsafe))
         require_graph(model, keras.Sequential, Functional, path, options)
-        return keras_source(KERAS3, path, model, options)
+        model, notes = guarded(path, lambda: in_float32(model, allow_unsafe=options.allow_unsafe))
+        return keras_source(KERAS3, path, model, options, notes)

@@ -1,18 +1,20 @@
 """What a model file may bring along: its configuration is read as plain data before Keras sees it.
 
 Without `allow_unsafe` layers that carry code are refused: Lambda and marshalled functions, layers that unpickle or
-that load another file, and TensorFlow operators that touch files or call Python. A class from a module other than
-Keras's is refused unless the user named it: Keras would import that module, whatever it is.
+that load another file, and TensorFlow operators that touch files or call Python. A class that isn't Keras's is refused
+unless the user named it: Keras would import its module, whatever it is. origin.py says whose it is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgecompile import keras3_layer
 from edgecompile.errors import ModelError, UnsafeModelError, UnsupportedLayerError
+from edgecompile.loaders import origin
 from edgecompile.loaders.base import LoadOptions
 
 UNSAFE_CLASSES = {
@@ -20,57 +22,99 @@ UNSAFE_CLASSES = {
     "__lambda__": "a marshalled Python function",
     "TorchModuleWrapper": "a pickled module",
     "TFSMLayer": "the path of another model to load",
+    "ReloadedLayer": "the path of another model to load",
     "JaxLayer": "a serialized program",
     "FlaxLayer": "a serialized program",
 }
 UNSAFE_OPERATORS = frozenset(
     {"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles", "DeleteFile", "LoadLibrary"}
 )
-UNSAFE_SYMBOLS = ("io.", "raw_ops.", "py_function", "numpy_function", "load_library", "load_op_library")
-TRUSTED_ROOTS = frozenset({"keras", "tf_keras", "builtins", "tensorflow"})
 # Written by tf-keras for calls of TensorFlow functions in a functional model; not in tf_keras.layers.
 INTERNAL_LAYERS = frozenset({"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty",
                              "TensorFlowOpLayer", "AddLoss", "AddMetric", "ModuleWrapper"})  # fmt: skip
 HINT = "if you trust where the file comes from, --allow-unsafe runs it; a layer of your own with --custom is better"
 
 
-def check_config(config: Any, options: LoadOptions, known: Collection[str], source: str) -> None:
-    """Refuse what a model's configuration (parsed JSON) must not hold.
+def check_config(
+    config: Any, options: LoadOptions, library: origin.Library, own: Mapping[str, Any], source: str
+) -> None:
+    """Refuse what a model's configuration (parsed JSON) must not hold. Nothing that it names is imported or made.
 
-    known: the names of the layer classes that the library which loads the file has
+    library: the one that loads the file
+    own: the objects that --custom names, by name
     source: how to call the file in messages
-    UnsafeModelError for code, UnsupportedLayerError for a layer class that is neither known nor named by --custom.
+    UnsafeModelError for code and for objects that are no parts of a model, UnsupportedLayerError for a layer class
+    that is neither Keras's nor named by --custom.
     """
-    custom = {spec.partition(":")[2] for spec in options.custom}
     for node, layer in _objects(config, "model"):
-        name = node.get("class_name")
         if not options.allow_unsafe:
             _refuse_code(node, layer, source)
-        if not isinstance(name, str) or name in custom:
-            continue
-        foreign = str(node.get("module") or "keras").partition(".")[0] not in TRUSTED_ROOTS
-        if foreign and not (_is_layer(node) or options.allow_unsafe):
-            raise ModelError(
-                f"{source}: {layer!r} uses {name} of module {node['module']!r}, which is not Keras's",
-                hint=f"name it with --custom {node['module']}:{name}",
-            )
-        if _is_layer(node) and (foreign or _unknown(name, known)):
-            module = node["module"] if foreign else "module"
-            raise UnsupportedLayerError(
-                f"{source}: layer {layer!r} is of the class {name!r}, which Keras doesn't have",
-                hint=f"name it with --custom {module}:{name}",
-            )
+        if node.get("class_name") == keras3_layer.REGISTERED:
+            inner = [parse_json(text, source) for text in keras3_layer.serialized(node)]
+            check_config(inner, options, origin.keras3(), own, source)
+        elif isinstance(node.get("class_name"), str):
+            _check_origin(node, layer, options, library, own, source)
+
+
+def _check_origin(
+    node: dict[str, Any],
+    layer: str,
+    options: LoadOptions,
+    library: origin.Library,
+    own: Mapping[str, Any],
+    source: str,
+) -> None:
+    """Refuse an object that isn't the library's own, nor one of the user's."""
+    name, module = node["class_name"], node.get("module")
+    if library.is_registered(node, own) or (module is None and name in origin.VALUES):
+        return
+    found = library.find(node, own)
+    known = _known(name, library) if module is None else found is not None
+    if _is_layer(node) and not known:
+        home = module if isinstance(module, str) and not library.owns(module) else "module"
+        hint = f"name it with --custom {home}:{name}"
+        if module is None and library.has_operation(name):
+            hint = "save the model as a .keras file: the format of this one doesn't hold operations of keras.ops"
+        raise UnsupportedLayerError(
+            f"{source}: layer {layer!r} is of the class {name!r}, which {library.title} doesn't have", hint=hint
+        )
+    if options.allow_unsafe or module is None:  # without a module it is looked up among the library's names alone
+        return
+    what = node.get("config") if name == "function" else node.get("spec_name") or name
+    if found is None:
+        raise ModelError(
+            f"{source}: {layer!r} uses {what} of module {module!r}, which is not {library.title}'s",
+            hint=f"name it with --custom {module}:{what}",
+        )
+    carried = next((held for cls, held in origin.unsafe().items() if _is_subclass(found, cls)), None)
+    if carried:
+        raise UnsafeModelError(f"{source}: layer {layer!r} ({name}) carries {carried}", hint=HINT)
+    if not library.trusts(found):
+        raise UnsafeModelError(f"{source}: {layer!r} uses {module}.{what}, which is no part of a model", hint=HINT)
+
+
+def _is_subclass(found: Any, cls: type) -> bool:
+    return isinstance(found, type) and issubclass(found, cls)
 
 
 def _refuse_code(node: dict[str, Any], layer: str, source: str) -> None:
     name = node.get("class_name")
+    config = node.get("config")
+    config = config if isinstance(config, dict) else {}
     if name in UNSAFE_CLASSES:
         raise UnsafeModelError(f"{source}: layer {layer!r} ({name}) carries {UNSAFE_CLASSES[name]}", hint=HINT)
-    if name in ("TFOpLambda", "ClassMethod"):
-        config = node.get("config")
-        symbol = str(config.get("function") or config.get("cls_symbol")) if isinstance(config, dict) else ""
-        if symbol.startswith(UNSAFE_SYMBOLS):
+    if isinstance(config.get("vocabulary"), str):
+        raise UnsafeModelError(f"{source}: layer {layer!r} ({name}) carries the path of a file to read", hint=HINT)
+    if name in INTERNAL_LAYERS:
+        symbol = str(config.get("function", ""))
+        if symbol and not origin.is_pure(symbol):
             raise UnsafeModelError(f"{source}: layer {layer!r} calls tf.{symbol}", hint=HINT)
+        cls = str(config.get("cls_symbol", ""))
+        if cls and cls.rpartition(".")[2] not in origin.TENSOR_CLASSES:
+            raise UnsafeModelError(f"{source}: layer {layer!r} calls a method of tf.{cls}", hint=HINT)
+        operator = next((o for o in sorted(UNSAFE_OPERATORS) if o in str(config.get("node_def", ""))), None)
+        if operator:
+            raise UnsafeModelError(f"{source}: layer {layer!r} runs the operator {operator}", hint=HINT)
 
 
 def _is_layer(node: dict[str, Any]) -> bool:
@@ -83,8 +127,8 @@ def _is_layer(node: dict[str, Any]) -> bool:
     )
 
 
-def _unknown(name: str, known: Collection[str]) -> bool:
-    return name not in known and name not in INTERNAL_LAYERS and name not in UNSAFE_CLASSES
+def _known(name: str, library: origin.Library) -> bool:
+    return name in library.layers or name in INTERNAL_LAYERS or name in UNSAFE_CLASSES
 
 
 def _objects(value: Any, layer: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -118,7 +162,7 @@ def parse_json(text: str | bytes, source: str) -> Any:
         raise ModelError(f"{source}: its configuration is not valid JSON: {error}", hint="save it again") from error
 
 
-def check_saved_model(folder: Path, options: LoadOptions, known: Collection[str]) -> Any:
+def check_saved_model(folder: Path, options: LoadOptions) -> Any:
     """Check a SavedModel's operators and its Keras metadata. Returns the metadata of the root object (parsed JSON
     with "identifier" added), or None where Keras did not write the SavedModel."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -159,13 +203,5 @@ def check_saved_model(folder: Path, options: LoadOptions, known: Collection[str]
             for node, layer in _objects(named, str(node_path)):
                 _refuse_code(node, layer, source)
         if node_path == "root" and isinstance(config, dict):
-            root = {**config, "identifier": identifier, "unknown": _first_unknown(named, known)}
+            root = {**config, "identifier": identifier}
     return root
-
-
-def _first_unknown(config: Any, known: Collection[str]) -> str | None:
-    for node, _ in _objects(config, ""):
-        name = node.get("class_name")
-        if isinstance(name, str) and _is_layer(node) and _unknown(name, known) and name not in ("Functional", "Model"):
-            return name
-    return None

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgecompile.artifact import KERAS, SAVED_MODEL
 from edgecompile.errors import ModelError, NonFiniteError
+from edgecompile.loaders import origin
 from edgecompile.loaders.base import (
     Array,
     LoadOptions,
@@ -23,7 +24,8 @@ from edgecompile.loaders.base import (
     keras_source,
     static_shapes,
 )
-from edgecompile.loaders.keras2 import guarded, layer_names
+from edgecompile.loaders.keras2 import guarded, scope
+from edgecompile.loaders.precision import in_float32
 from edgecompile.loaders.safety import check_saved_model
 
 SERVING = "serving_default"
@@ -55,17 +57,18 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
     import tensorflow as tf
     import tf_keras
 
-    root = check_saved_model(path, options, layer_names(tf_keras))
+    root = check_saved_model(path, options)
     _check_finite(path)
     reason = "it was not written by tf-keras"
     if root is not None:
         reason = "its root is a subclassed model"
         if root["identifier"] in GRAPHS:
-            with tf_keras.saving.custom_object_scope(custom_objects(options)):
+            with scope({**origin.tf_keras().of_applications, **custom_objects(options)}):
                 model = guarded(path, lambda: tf_keras.models.load_model(path, compile=False))
-            revived = [layer.name for layer in model._flatten_layers() if _revived(layer)]
-            if not revived and getattr(model, "inputs", None):
-                return keras_source(KERAS, path, model, options)
+                revived = [layer.name for layer in model._flatten_layers() if _revived(layer)]
+                if not revived and getattr(model, "inputs", None):
+                    model, notes = guarded(path, lambda: in_float32(model, allow_unsafe=options.allow_unsafe))
+                    return keras_source(KERAS, path, model, options, notes)
             reason = f"layer {revived[0]!r} is of an unknown class" if revived else "it has no input shape"
     loaded = guarded(path, lambda: tf.saved_model.load(str(path)))
     return _from_signature(path, loaded, options, (f"can't be trained: {reason}; used through its signature",))

@@ -17,6 +17,8 @@ RANGES = (MIN_MAX, MOVING_AVERAGE)
 # What bfloat16 has for infinity, where something is masked out: no range can hold it.
 _LARGEST = 3e38
 _NUMBERS = frozenset({"float32", "int32", "int64", "int16", "int8", "uint8"})
+_EXPONENTIAL = ("SOFTMAX", "LOG_SOFTMAX")
+_LEAST_LOGITS = 2.0**-17  # the width of a range whose int8 scale is 2**-25
 
 Sample = dict[str, Array]  # by input, [1, ...] in the input's dtype
 
@@ -52,7 +54,22 @@ def calibrate(model: TfliteModel, samples: Sequence[Sample], ranges: str, ctx: C
         for name, values in _computed(model, interpreter):
             seen = get_activation_min_max(values, -_LARGEST, _LARGEST)
             found[name] = update(found[name], seen) if name in found else seen
+    _widen_softmax(found, model)
     return found
+
+
+def _widen_softmax(statistics: dict[str, Any], model: TfliteModel) -> None:
+    """Give logits that hardly differ at all a range that softmax's kernels take: below a scale of 2**-26 LiteRT's
+    reference ends the process. What such logits give is the same for each class either way.
+
+    statistics: {tensor: {min, max}}, changed in place
+    """
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            found = statistics.get(graph.tensors[operator.inputs[0]].name) if operator.name in _EXPONENTIAL else None
+            if found and float(np.max(found["max"]) - np.min(found["min"])) < _LEAST_LOGITS:
+                found["min"] = np.minimum(found["min"], -_LEAST_LOGITS / 2).astype(np.float32)
+                found["max"] = np.maximum(found["max"], _LEAST_LOGITS / 2).astype(np.float32)
 
 
 def _opened(model: TfliteModel) -> Any:

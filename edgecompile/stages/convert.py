@@ -17,6 +17,7 @@ from edgecompile.loaders.base import SourceModel, call_keras
 from edgecompile.quantization_aware import load_quantization_aware
 from edgecompile.recurrent import FORMS, converted_as, count_steps, forms, recurrent_layers
 from edgecompile.stages.base import NOTHING, Context, Outcome, require
+from edgecompile.stages.converter_routes import Serve, convert_by_any, trace
 from edgecompile.stages.evaluate import golden_inputs
 from edgecompile.tflite_file import TfliteModel, in_order, read, with_even_splits
 from edgecompile.tflite_file.graph import DATA_INPUT, WEIGHTS
@@ -53,18 +54,22 @@ class Convert:
         if artifact.kind == QAT:
             model = load_quantization_aware(artifact, ctx)
 
-            def quantized() -> None:
-                made = convert(keras_call(model), variables_of(model), artifact.signature, int8_io=ctx.io == "int8")
+            def quantized() -> tuple[str, ...]:
+                int8_io = ctx.io == "int8"
+                made, route = convert_by_any(keras_call(model), variables_of(model), artifact.signature, int8_io)
                 path.write_bytes(made)
+                return route
 
             notes = self._convert(model, artifact, ctx, quantized)
         else:
             source = ctx.load(artifact)
             inputs = golden_inputs(ctx.task, artifact.signature, ctx.seed)
 
-            def faithfully() -> None:
-                path.write_bytes(convert(source.call, variables_of(source.model), artifact.signature))
+            def faithfully() -> tuple[str, ...]:
+                made, route = convert_by_any(source.call, variables_of(source.model), artifact.signature, None)
+                path.write_bytes(made)
                 _check_faithful(source, path, inputs)
+                return route
 
             notes = self._convert(source.model, artifact, ctx, faithfully)
         result = with_even_splits(read(path), path)
@@ -78,14 +83,13 @@ class Convert:
         return Outcome(TFLITE, {"model": path}, result.signature, metrics, notes)
 
     def _convert(
-        self, model: Any, artifact: Artifact, ctx: Context, conversion: Callable[[], object]
+        self, model: Any, artifact: Artifact, ctx: Context, conversion: Callable[[], tuple[str, ...]]
     ) -> tuple[str, ...]:
         """Run `conversion` with recurrent layers in the first form in which it passes; notes that name the form."""
         layers = [] if artifact.kind == SAVED_MODEL else recurrent_layers(model)
         if not layers:
-            conversion()
-            return ()
-        steps = count_steps(layers, lambda: trace(keras_call(model), artifact.signature))
+            return conversion()
+        steps = count_steps(layers, lambda: trace(keras_call(model), variables_of(model), artifact.signature))
         notes = [f"not {form}: the converter died" for form in self.avoid]
         problem = None
         left = [form for form in forms(layers, steps, self.recurrent) if form not in self.avoid]
@@ -93,13 +97,13 @@ class Convert:
             (ctx.work / FORMS_IN_WORK).write_text(" ".join(left[number:]))
             try:
                 with converted_as(form, layers):
-                    conversion()
+                    route = conversion()
             except ConversionError as refused:
                 problem = problem or refused
                 notes.append(f"not {form}: {refused.message}")
                 continue
             described = ", ".join(_with_steps(layer.name, steps) for layer in layers)
-            return f"recurrent layers {form}: {described}", *notes
+            return f"recurrent layers {form}: {described}", *notes, *route
         raise problem or ConversionError("recurrent layers: there is no form left to convert them in")
 
 
@@ -142,9 +146,6 @@ def check_integer(model: TfliteModel, may_be_float: Sequence[str]) -> list[str]:
     return left
 
 
-Serve = Callable[[Sequence[Any]], Sequence[Any]]
-
-
 def variables_of(model: Any) -> list[Any]:
     """The TensorFlow variables of a model or function. Keras 3 wraps them, and the converter wouldn't see them."""
     import tensorflow as tf
@@ -159,45 +160,13 @@ def keras_call(model: Any) -> Serve:
     return lambda tensors: tf.nest.flatten(call_keras(model, tensors))
 
 
-def trace(call: Serve, signature: Signature) -> tuple[Any, Any]:
-    """(tf.function, its concrete function) of `call`, from and to tensors by the signature's names."""
-    import tensorflow as tf
-
-    specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in signature.inputs]
-    outputs = [t.name for t in signature.outputs]
-
-    def serve(*arguments: Any) -> dict[str, Any]:
-        return dict(zip(outputs, call(arguments), strict=True))
-
-    function = tf.function(serve)
-    return function, function.get_concrete_function(*specs)
-
-
 def convert(call: Serve, variables: Sequence[Any], signature: Signature, *, int8_io: bool | None = None) -> bytes:
     """The .tflite of `call`: `serving_default` takes and gives tensors by the signature's names.
 
     int8_io: None for a float model; else the model is quantization-aware, and this says whether its inputs and
     outputs are int8 too. Errors: ConversionError with the converter's own reason.
     """
-    import tensorflow as tf
-
-    holder = tf.Module()
-    holder.held = list(variables)
-    holder.serve, concrete = trace(call, signature)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], holder)
-    if int8_io is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if int8_io:
-            converter.inference_input_type = tf.int8
-            converter.inference_output_type = tf.int8
-    try:
-        content: bytes = converter.convert()
-    except Exception as problem:  # the converter raises a class of its own for each of its passes
-        raise ConversionError(
-            f"TensorFlow's converter refused the model: {_first_error(problem)}",
-            hint="an operator TFLite lacks has to be replaced in the model",
-        ) from problem
-    return content
+    return convert_by_any(call, variables, signature, int8_io)[0]
 
 
 def _check_faithful(source: SourceModel, path: Path, inputs: dict[str, Any]) -> None:
@@ -213,10 +182,3 @@ def _check_faithful(source: SourceModel, path: Path, inputs: dict[str, Any]) -> 
                 f"at most {_FAITHFUL:g} was expected",
                 hint="look for operators whose TFLite version differs (resizing, custom layers)",
             )
-
-
-def _first_error(problem: Exception) -> str:
-    """The line of the converter's message that names the operator, without the passes' dumps."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    named = [line for line in lines if "error:" in line or "is not supported" in line or "failed" in line]
-    return (named or lines or [type(problem).__name__])[0][:400]

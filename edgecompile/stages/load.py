@@ -116,7 +116,10 @@ class Bridge:
         ctx.say(f"Keras 3 to tf-keras: maximal difference {result.max_diff:.1e} of the output's range")
         path = ctx.out / "model.keras"
         save_keras(result.model, path)
-        return Outcome(KERAS, {"model": path}, artifact.signature, {"max_diff": result.max_diff})
+        in_use = {layer.name for layer in result.model.layers}
+        kept = [f"{name} ({kind})" for name, kind in result.kept.items() if name in in_use]
+        notes = (f"kept as Keras 3's own, next to what tf-keras has: {', '.join(kept)}",) if kept else ()
+        return Outcome(KERAS, {"model": path}, artifact.signature, {"max_diff": result.max_diff}, notes)
 
 
 def _copy(path: Path, copy: Path) -> None:
