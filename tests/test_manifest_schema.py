@@ -78,11 +78,20 @@ def full(manifest: dict[str, Any]) -> dict[str, Any]:
     """With all that a measured build may have: a search, operators of one model alone, a tensor past the limit."""
     settings = {"channels": 0.5, "rank": 1.0, "sparsity": 1.0, "precision": "int8"}
     trial = {"settings": settings, "accepted": True, "validation": 0.9, "drop": 0.1, "bytes": 9000, "seconds": 2.0,
-             "reason": "", "minutes": None}  # fmt: skip
+             "reason": "", "minutes": None, "latency": 0.7, "latency_label": "measured"}  # fmt: skip
     failed = {**trial, "accepted": False, "validation": None, "drop": None, "bytes": None, "reason": "no channel left"}
     lone = {"position": 3, "op": "PAD", "tensor": "pad", "shape": [1, 4], "reason": "no counterpart"}
     found = copy.deepcopy(manifest)
-    found["search"] = {"metric": "accuracy", "budget": 0.6, "chosen": settings, "trials": [trial, failed]}
+    found["search"] = {
+        "metric": "accuracy",
+        "budget": 0.6,
+        "prefers": ["latency", "size"],
+        "first": "int8",
+        "untrained": "too few samples",
+        "chosen": settings,
+        "trials": [trial, failed],
+    }
+    found["not_described"] = {"layer errors": "the process died"}
     found["sparsity_note"] = "its zeros are in int8 weights"
     errors = found["layer_errors"]
     errors.update(only_a=[lone], only_b=[lone], outputs_alone=["boxes"], first=copy.deepcopy(errors["rows"][-1]))

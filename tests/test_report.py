@@ -355,10 +355,20 @@ def test_a_search_marks_what_it_chose(manifest: dict[str, Any]) -> None:
             "seconds": 1.0,
             "reason": why,
             "minutes": 4.0,
+            "latency": 0.5,
+            "latency_label": "measured",
         }
         for s, (ok, drop, size, why) in zip(settings, outcomes, strict=True)
     ]
-    found = {"metric": "accuracy", "budget": 0.6, "chosen": settings[2], "trials": trials}
+    found = {
+        "metric": "accuracy",
+        "budget": 0.6,
+        "prefers": ["size"],
+        "first": None,
+        "untrained": None,
+        "chosen": settings[2],
+        "trials": trials,
+    }
     text = Page(render({**manifest, "search": found})).text
     assert text.count("✓ chosen") == 1
     assert "at most 0.6 was allowed here" in text
@@ -367,6 +377,13 @@ def test_a_search_marks_what_it_chose(manifest: dict[str, Any]) -> None:
     assert "could not be made no channel is left" in text
     assert "given up validation drop 6.80 after prune-channels" in text
     assert "✓ chosen" not in Page(render({**manifest, "search": None})).text
+    beaten = {**found, "first": "int8", "prefers": ["latency", "size"], "untrained": "too few samples"}
+    left_out = {"layer errors": "the process died"}
+    text = Page(render({**manifest, "search": beaten, "not_described": left_out})).text
+    assert "9,000 B 0.5 of the first's measured 1.0 s ✓ chosen" in text
+    assert "the one to beat, by latency, then by size" in text
+    assert "Nothing was trained: too few samples." in text
+    assert "Left out of this page: layer errors. the process died" in text
 
 
 def test_operators_that_mixed_precision_kept_are_marked(manifest: dict[str, Any]) -> None:
