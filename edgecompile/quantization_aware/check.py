@@ -9,7 +9,6 @@ from typing import Any
 
 from edgecompile import promises
 from edgecompile.errors import UnsupportedLayerError
-from edgecompile.quantization_aware.graph import Graph
 from edgecompile.quantization_aware.integer import in_float, kernels, within_model
 from edgecompile.quantization_aware.placement import describe
 from edgecompile.quantization_aware.ranges import calibrate
@@ -51,8 +50,8 @@ def settle(
 ) -> Settled:
     """Make, calibrate and convert the twin until no kernel that it rounds is in float.
 
-    model: a flat tf-keras model. batches: inputs in the model's order, [n, ...] each. to_tflite: the conversion that the
-    trained twin will have. path: for its result.
+    model: a flat tf-keras model. batches: inputs in the model's order, [n, ...] each.
+    to_tflite: the conversion that the trained twin will have. path: for its result.
     Errors: UnsupportedLayerError where nothing becomes int8.
     """
     samples = list(batches)
@@ -67,9 +66,7 @@ def settle(
         if not lost:
             break
         left += lost
-    what = {node.layer.name: describe(node) for node in Graph.of(model).calls}
-    names = in_float(file, twin.origins)
-    floats = {name: what.get(name, "an operator") for name in dict.fromkeys([*left, *names])}
+    floats = {name: describe(model.get_layer(name)) for name in left} | in_float(file, twin.origins, twin.left)
     if not found.integer:
         named = ", ".join(f"{name} ({kind})" for name, kind in floats.items())
         raise UnsupportedLayerError(

@@ -56,21 +56,23 @@ def check_integer(model: TfliteModel, may_be_float: Collection[str]) -> list[str
     return list(found.floats)
 
 
-def in_float(model: TfliteModel, layers: Mapping[str, str]) -> list[str]:
-    """Names of the layers that an operator in float comes from, each once; an operator's own name where no layer's is
-    in it.
+def in_float(model: TfliteModel, origins: Mapping[str, tuple[str, str]], left: Collection[str]) -> dict[str, str]:
+    """By name, the layers that an operator in float comes from, and what they are; an operator whose name tells no
+    layer is there itself.
 
-    layers: by the name of a layer of the converted model, what it is called here.
+    origins: by the name of a layer of the converted model, (what it is called here, what it is). left: those that are
+    known to be in float. The converter joins the names of layers, and where one of these is among them it is the one.
     """
     tensors = model.main.tensors
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for operator in model.main.operators:
         if operator.name in _BETWEEN or not _computes_in_float(model, operator):
             continue
         name = tensors[operator.outputs[0]].name
-        named = [shown for layer, shown in layers.items() if promises.is_of(name, layer)]
-        found.update(dict.fromkeys(named or [within_model(name)]))
-    return list(found)
+        named = [origin for layer, origin in origins.items() if promises.is_of(name, layer)]
+        known = [origin for origin in named if origin[0] in left]
+        found.update(known or named or [(within_model(name), operator.name)])
+    return found
 
 
 def _computes_in_float(model: TfliteModel, operator: Operator) -> bool:

@@ -82,7 +82,7 @@ def _classes() -> Any:
             self.supports_masking = True
 
     class Kernel(QuantizeWrapperV2):  # type: ignore[misc]
-        """TF-MOT's wrapper, with the masks of the layer in it; it isn't given any, as no layer with such a kernel is."""
+        """TF-MOT's wrapper, which passes masks on where the layer in it does."""
 
         def __init__(self, layer: Any, config: Any) -> None:
             super().__init__(layer, config)
@@ -113,6 +113,7 @@ def _classes() -> Any:
             return [(getattr(layer, self._attribute), self._quantizer)]
 
         def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
+            del layer
             return []
 
         def set_quantize_weights(self, layer: Any, quantize_weights: Any) -> None:
@@ -122,6 +123,7 @@ def _classes() -> Any:
             pass
 
         def get_output_quantizers(self, layer: Any) -> list[Any]:
+            del layer
             return []
 
         def get_config(self) -> dict[str, Any]:
@@ -151,6 +153,7 @@ def _classes() -> Any:
             self._channels = channels
 
         def build(self, tensor_shape: Any, name: str, layer: Any) -> Any:
+            del tensor_shape, name, layer
             return {}
 
         def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:

@@ -24,7 +24,7 @@ from edgecompile.quantization_aware.kinds import (
 )
 
 _FOLDING = ("Conv2D", "DepthwiseConv2D")  # the converter multiplies BatchNorm into their quantized kernels
-_CLIPPING = ("Add", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "Conv1D", "DepthwiseConv1D")
+CLIPPING = ("Add", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "Conv1D", "DepthwiseConv1D")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Placing:
             for tensor in outputs_of(node):
                 if _is_float(tensor):
                     self._visit(node, tensor)
-        left = {node.layer.name: describe(node) for node in graph.calls if self._kind(node) == FLOAT}
+        left = {node.layer.name: describe(node.layer) for node in graph.calls if self._kind(node) == FLOAT}
         return Placement(frozenset(self._ranged), left)
 
     def _range(self, tensor: Any) -> None:
@@ -96,9 +96,9 @@ class _Placing:
     def _folds(self, node: Any) -> bool:
         """Whether a BatchNorm alone reads a linear convolution, into which the converter folds it."""
         before = producer(node.keras_inputs[0])
-        return (
-            before is not None and folds_into(self._graph, before) is node and before.layer.name not in self._in_float
-        )
+        if before is None or before.layer.name in self._in_float:
+            return False
+        return bool(folds_into(self._graph, before) is node)
 
     def _fused(self, node: Any) -> bool:
         """Whether one operator of the .tflite computes this call and the only one that reads it."""
@@ -108,7 +108,7 @@ class _Placing:
         if folds_into(self._graph, node) is after:
             return True
         linear = activation_of(node.layer) == "linear"
-        return type(node.layer).__name__ in _CLIPPING and linear and is_clip(after.layer)
+        return type(node.layer).__name__ in CLIPPING and linear and is_clip(after.layer)
 
     def _settled_by_concatenation(self, node: Any) -> bool:
         """Whether nothing but a concatenation reads this call: all its inputs have its own output's range."""
@@ -128,9 +128,8 @@ def folds_into(graph: Graph, node: Any) -> Any:
     if type(layer).__name__ not in _FOLDING or activation_of(layer) != "linear" or after is None:
         return None
     norm = after.layer
-    if kind_of(norm) != NORM or list(norm.axis) != [3] or layer.data_format != "channels_last":
-        return None
-    return after
+    folds = kind_of(norm) == NORM and list(norm.axis) == [3] and layer.data_format == "channels_last"
+    return after if folds else None
 
 
 def producer(tensor: Any) -> Any:
@@ -140,13 +139,13 @@ def producer(tensor: Any) -> Any:
     return None if node.is_input else node
 
 
-def describe(node: Any) -> str:
-    """What a layer left in float is, for people: its class, and its activation where it is just one."""
-    name = type(node.layer).__name__
-    return f"Activation {activation_of(node.layer)}".strip() if name == "Activation" else name
+def describe(layer: Any) -> str:
+    """What a layer left in float is, for people: its class, or the function of one that is just an activation."""
+    name = type(layer).__name__
+    return (activation_of(layer) or name) if name == "Activation" else name
 
 
 def _is_float(tensor: Any) -> bool:
     import tensorflow as tf
 
-    return tf.as_dtype(tensor.dtype) == tf.float32
+    return bool(tf.as_dtype(tensor.dtype) == tf.float32)

@@ -56,21 +56,26 @@ def split(model: Any) -> tuple[Any, list[str]]:
 
 
 def scale_by_convolution(model: Any) -> tuple[Any, list[str]]:
-    """(the model with depthwise 1x1 convolutions for what only scales and shifts channels of pictures, the names).
+    """(the model with depthwise convolutions of width 1 for what only scales and shifts channels, the names).
 
-    BatchNorm that no convolution takes in, Rescaling and Normalization.
+    BatchNorm that no convolution takes in, Rescaling and Normalization, of pictures, sequences and vectors.
     """
     graph = Graph.of(model)
+    names = Names([])
+    for layer in model.layers:
+        names.take(layer.name)
     made = {}
     for layer in model.layers:
         calls = [node for node in graph.calls if node.layer is layer]
-        if not all(len(node.keras_inputs) == 1 and len(node.keras_inputs[0].shape) == 4 for node in calls):
+        if not calls or any(len(node.keras_inputs) != 1 or _taken_in(graph, node) for node in calls):
             continue
-        found = _affine_of(layer) if calls and not any(_taken_in(graph, node) for node in calls) else None
-        channels = calls[0].keras_inputs[0].shape[-1] if calls else None
-        if found is not None and channels is not None:
-            factor, offset = (np.broadcast_to(values, channels) for values in found)
-            made[layer.name] = _depthwise(layer, factor, offset)
+        shape = tuple(calls[0].keras_inputs[0].shape)
+        if len(shape) not in (2, 3, 4) or shape[-1] is None:
+            continue
+        found = _affine_of(layer)
+        if found is not None:
+            factor, offset = (np.broadcast_to(values, shape[-1]) for values in found)
+            made[layer.name] = _depthwise(layer, len(shape) - 2, factor, offset, names)
     return _replaced(model, made)
 
 
@@ -158,8 +163,8 @@ def _dense_of_steps(layer: Any, _names: Names) -> Made | None:
 def _affine_of(layer: Any) -> tuple[Any, Any] | None:
     """(factor, offset) of a layer that is x * factor + offset in inference, each a number or [channels]."""
     kind = type(layer).__name__
-    if kind == "BatchNormalization" and list(layer.axis) == [3]:
-        return affine(layer)
+    if kind == "BatchNormalization":
+        return affine(layer) if list(layer.axis) == [layer.input_spec.ndim - 1] else None
     if kind == "Rescaling":
         factor, offset = np.float64(layer.scale), np.float64(layer.offset)
     elif kind == "Normalization" and not layer.invert:
@@ -172,10 +177,16 @@ def _affine_of(layer: Any) -> tuple[Any, Any] | None:
     return factor.reshape(-1), offset.reshape(-1)
 
 
-def _depthwise(layer: Any, factor: Array, offset: Array) -> Made:
+def _depthwise(layer: Any, rank: int, factor: Array, offset: Array, names: Names) -> Made:
+    """rank: how many axes there are between samples and channels; vectors become sequences of one step."""
     from tf_keras import layers
 
     trainable = layer.trainable and bool(layer.trainable_weights)
-    scaling = layers.DepthwiseConv2D(1, trainable=trainable, name=layer.name)
-    kernel = factor.astype(np.float32).reshape(1, 1, -1, 1)
-    return _chain([(scaling, [kernel, offset.astype(np.float32)])])
+    name = layer.name if rank else names.take(f"{layer.name}_depthwise")
+    scaling = getattr(layers, f"DepthwiseConv{rank or 1}D")(1, trainable=trainable, name=name)
+    kernel = factor.astype(np.float32).reshape(*[1] * (rank or 1), -1, 1)
+    chain: list[tuple[Any, list[Array]]] = [(scaling, [kernel, offset.astype(np.float32)])]
+    if not rank:
+        step = layers.Reshape((1, factor.size), name=names.take(f"{layer.name}_step"))
+        chain = [(step, []), *chain, (layers.Reshape((factor.size,), name=layer.name), [])]
+    return _chain(chain)

@@ -13,7 +13,7 @@ from edgecompile.errors import ConversionError
 from edgecompile.quantization_aware.graph import Graph, outputs_of
 from edgecompile.quantization_aware.kinds import KERNEL, SWISH, activation_of, kind_of
 from edgecompile.quantization_aware.layers import range_of_activation, range_of_input, rounded_kernel
-from edgecompile.quantization_aware.placement import Placement, place
+from edgecompile.quantization_aware.placement import CLIPPING, Placement, describe, place
 from edgecompile.stages.base import Context
 from edgecompile.stages.trainable import trainable_model
 from edgecompile.ties import Ties
@@ -27,14 +27,14 @@ class Twin:
 
     kernels: by the name of the layer in the model that the twin was made of, its rounded kernel's float variable.
     floats: the same for all trainable weights of the layers in `left`.
-    origins: by the name of a layer that computes in the twin, that of the layer it was made for.
+    origins: by the name of a layer that computes in the twin, (that of the layer it was made for, what it is).
     """
 
     model: Any
     left: dict[str, str]
     kernels: dict[str, Any]
     floats: dict[str, list[Any]]
-    origins: dict[str, str]
+    origins: dict[str, tuple[str, str]]
 
 
 def quantization_aware(model: Any, ties: Mapping[str, Ties] | None = None, in_float: Collection[str] = ()) -> Twin:
@@ -71,7 +71,7 @@ class _Builder:
         self._names = Names(())
         for layer in graph.model.layers:
             self._names.take(layer.name)
-        self._origins: dict[str, str] = {layer.name: layer.name for layer in graph.model.layers}
+        self._origins = {layer.name: (str(layer.name), describe(layer)) for layer in graph.model.layers}
         self._made: dict[int, Any] = {}  # by id of the original layer, so that shared ones stay shared
 
     def build(self) -> Twin:
@@ -113,7 +113,8 @@ class _Builder:
 
     def _kernel(self, node: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         layer = node.layer
-        outside = activation_of(layer) not in _IN_KERNEL
+        inside = _IN_KERNEL if type(layer).__name__ in CLIPPING else ("linear",)
+        outside = activation_of(layer) not in inside
         if id(layer) not in self._made:
             config = {**layer.get_config(), **({"activation": "linear"} if outside else {})}
             copy = type(layer).from_config(config)
@@ -135,7 +136,8 @@ class _Builder:
     def _name(self, layer: Any, what: str) -> str:
         """A name for a further layer that computes a part of this one."""
         name = self._names.take(f"{layer.name}_{what}")
-        self._origins[name] = str(layer.name)
+        inside = f"{activation_of(layer) or 'activation'} in {type(layer).__name__}"
+        self._origins[name] = (str(layer.name), describe(layer) if type(layer).__name__ == "Activation" else inside)
         return name
 
 
