@@ -17,6 +17,7 @@ import numpy as np
 from edgecompile.errors import CompressionGateError
 from edgecompile.task import Array
 from edgecompile.tflite_file import TfliteModel
+from edgecompile.tflite_file.graph import WEIGHTS
 
 _SLACK = 0.01  # of a share of zeros: a threshold within equal weights, a kernel of few weights
 _SPARSE = 0.02  # a kernel with fewer zeros was not pruned: training leaves next to none by itself
@@ -118,10 +119,23 @@ def _found(data: Array, quantization: Any) -> dict[str, Any]:
 
 
 def _weights(model: TfliteModel, layer: str) -> list[Any]:
-    """The constants with the layer's int8 weights; where it has none, those with its weights in float."""
-    named = [t for t in model.main.tensors if t.is_constant and is_of(t.name, layer)]
-    integer = [t for t in named if t.dtype == "int8"]
-    return integer or [t for t in named if t.dtype == "float32" and len(t.shape) > 1]
+    """The constants with the layer's int8 weights; where it has none, those with its weights in float.
+
+    A kernel that several calls share has no layer's name: it's known by the operators that read it.
+    """
+    tensors = model.main.tensors
+    named = [t for t in tensors if t.is_constant and is_of(t.name, layer)]
+    read = [
+        tensors[operator.inputs[WEIGHTS[operator.name][0]]]
+        for operator in model.main.operators
+        if operator.name in WEIGHTS and is_of(tensors[operator.outputs[0]].name, layer)
+    ]
+    shared = list({t.index: t for t in read if t.is_constant}.values())
+    for candidates in (named, shared):
+        integer = [t for t in candidates if t.dtype == "int8"]
+        if integer:
+            return integer
+    return [t for t in named or shared if t.dtype == "float32" and len(t.shape) > 1]
 
 
 def _elements(tensors: list[Any]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import graphs
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from running import left_in_cache, run_cli
 
@@ -184,8 +184,8 @@ def sequences(layers: Any, x: Any) -> Any:
 
 def volumes(layers: Any, x: Any) -> Any:
     x = layers.Conv3D(4, 3, activation="relu", name="volume")(x)
-    x = layers.BatchNormalization(name="alone")(layers.Dense(8, activation="elu", name="dense")(layers.Flatten()(x)))
-    return x
+    x = layers.Dense(8, activation="elu", name="dense")(layers.Flatten()(x))
+    return layers.BatchNormalization(name="alone")(x)
 
 
 FLOATS = {
@@ -196,7 +196,7 @@ FLOATS = {
 }  # fmt: skip
 PRUNED = {
     "pictures": {"separable", "a", "up", "squeeze", "excite", "twice", "scores"},
-    "sequences": {"conv", "separable", "attention", "steps", "recurrent", "scores"},
+    "sequences": {"conv", "separable", "attention", "recurrent", "scores"},
     "volumes": {"volume", "dense", "scores"},
 }
 
@@ -282,14 +282,14 @@ def any_graph_settles(data: st.DataObject, folder: Path) -> None:
     settled(graphs.random_graph(data.draw, tf_keras), folder)
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_graph_is_quantized_or_says_what_is_not(tmp_path: Path, data: st.DataObject) -> None:
     any_graph_settles(data, tmp_path)
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_many_graphs_are_quantized_or_say_what_is_not(tmp_path: Path, data: st.DataObject) -> None:
     any_graph_settles(data, tmp_path)

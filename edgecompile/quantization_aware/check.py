@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecompile import promises
-from edgecompile.errors import UnsupportedLayerError
+from edgecompile.errors import ConversionError, UnsupportedLayerError
 from edgecompile.quantization_aware.integer import in_float, kernels, within_model
 from edgecompile.quantization_aware.placement import describe
 from edgecompile.quantization_aware.ranges import calibrate
@@ -52,14 +52,19 @@ def settle(
 
     model: a flat tf-keras model. batches: inputs in the model's order, [n, ...] each.
     to_tflite: the conversion that the trained twin will have. path: for its result.
-    Errors: UnsupportedLayerError where nothing becomes int8.
+    Errors: UnsupportedLayerError where nothing becomes int8, or the converter refuses the twin.
     """
     samples = list(batches)
     left: list[str] = []
     while True:
         twin = quantization_aware(model, ties, left)
         calibrate(twin.model, samples)
-        path.write_bytes(to_tflite(twin.model))
+        try:
+            path.write_bytes(to_tflite(twin.model))
+        except ConversionError as problem:
+            raise UnsupportedLayerError(
+                f"the quantization-aware model can't be converted: {problem.message}", hint=HINT
+            ) from problem
         file = read(path)
         found = kernels(file)
         lost = [name for name in twin.kernels if any(promises.is_of(output, name) for output in found.floats)]

@@ -11,7 +11,7 @@ from edgecompile.errors import CompressionGateError
 from edgecompile.tflite_file import TfliteModel
 from edgecompile.tflite_file.graph import DATA_INPUT, WEIGHTS, Operator
 
-_BETWEEN = ("QUANTIZE", "DEQUANTIZE")
+_NOT_COMPUTING = frozenset({"QUANTIZE", "DEQUANTIZE", "EXPAND_DIMS", "RESHAPE", "SQUEEZE", "TRANSPOSE"})
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def in_float(model: TfliteModel, origins: Mapping[str, tuple[str, str]], left: C
     tensors = model.main.tensors
     found: dict[str, str] = {}
     for operator in model.main.operators:
-        if operator.name in _BETWEEN or not _computes_in_float(model, operator):
+        if operator.name in _NOT_COMPUTING or not _computes_in_float(model, operator):
             continue
         name = tensors[operator.outputs[0]].name
         named = [origin for layer, origin in origins.items() if promises.is_of(name, layer)]

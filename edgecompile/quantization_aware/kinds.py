@@ -28,8 +28,8 @@ _KEEPING = frozenset({
     "SpatialDropout2D", "UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D",
 })  # fmt: skip
 _OPERATORS = frozenset({
-    "Add", "Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "LeakyReLU", "Maximum", "Minimum",
-    "Multiply", "PReLU", "ReLU", "Subtract",
+    "Add", "Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "LeakyReLU", "Multiply", "PReLU",
+    "ReLU", "Subtract",
 })  # fmt: skip
 # Activations by the name of their function.
 _ACTIVATIONS = {

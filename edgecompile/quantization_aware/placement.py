@@ -24,7 +24,7 @@ from edgecompile.quantization_aware.kinds import (
 )
 
 _FOLDING = ("Conv2D", "DepthwiseConv2D")  # the converter multiplies BatchNorm into their quantized kernels
-CLIPPING = ("Add", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "Conv1D", "DepthwiseConv1D")
+CLIPPING = ("Add", "Subtract", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "Conv1D", "DepthwiseConv1D")
 
 
 @dataclass(frozen=True)

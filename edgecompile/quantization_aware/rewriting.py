@@ -21,7 +21,7 @@ SPLIT = "split into layers that can be quantized"
 SCALED = "made a depthwise convolution"
 
 Step = Callable[[Any], tuple[Any, list[str]]]
-Made = Callable[[Any], Any]  # what stands for a layer, called with its input
+Made = Callable[[Any], Any]  # what stands for a layer, called with its input, or the list of them
 
 
 def rewrite(model: Any, samples: Sequence[Array]) -> tuple[Any, dict[str, list[str]]]:
@@ -39,11 +39,18 @@ def rewrite(model: Any, samples: Sequence[Array]) -> tuple[Any, dict[str, list[s
 
 
 def split(model: Any) -> tuple[Any, list[str]]:
-    """(the model with separable convolutions as two layers and without TimeDistributed around Dense, their names).
+    """(the model with separable convolutions as two layers, Maximum and Minimum of layers with a scale of their own for
+    each input, and without TimeDistributed around Dense; the names of these layers).
 
     The last layer of each has the name of the one that it stands for.
     """
-    makers = {"SeparableConv1D": _separable, "SeparableConv2D": _separable, "TimeDistributed": _dense_of_steps}
+    makers: Mapping[str, Callable[[Any, Names], Made | None]] = {
+        "SeparableConv1D": _separable,
+        "SeparableConv2D": _separable,
+        "TimeDistributed": _dense_of_steps,
+        "Maximum": _extreme,
+        "Minimum": _extreme,
+    }
     names = Names([])
     made = {}
     for layer in model.layers:
@@ -158,6 +165,26 @@ def _dense_of_steps(layer: Any, _names: Names) -> Made | None:
         return None
     dense = layers.Dense.from_config({**layer.layer.get_config(), "name": layer.name})
     return _chain([(dense, layer.get_weights())])
+
+
+def _extreme(layer: Any, names: Names) -> Made:
+    """max(a, b) = a + relu(b - a), min(a, b) = a - relu(a - b): TFLite's own operators want one scale for all inputs,
+    and the converter fails where it can't give it to them."""
+    from tf_keras import layers
+
+    most = type(layer).__name__ == "Maximum"
+
+    def call(tensors: Sequence[Any]) -> Any:
+        found, *others = tensors
+        for count, other in enumerate(others, 1):
+            name = layer.name if count == len(others) else names.take(f"{layer.name}_{count}")
+            pair = [other, found] if most else [found, other]
+            over = layers.Subtract(name=names.take(f"{layer.name}_difference"))(pair)
+            over = layers.ReLU(name=names.take(f"{layer.name}_excess"))(over)
+            found = (layers.Add if most else layers.Subtract)(name=name)([found, over])
+        return found
+
+    return call
 
 
 def _affine_of(layer: Any) -> tuple[Any, Any] | None:
