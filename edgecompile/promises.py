@@ -17,6 +17,7 @@ import numpy as np
 from edgecompile.errors import CompressionGateError
 from edgecompile.task import Array
 from edgecompile.tflite_file import TfliteModel
+from edgecompile.tflite_file.graph import WEIGHTS
 
 _SLACK = 0.01  # of a share of zeros: a threshold within equal weights, a kernel of few weights
 _SPARSE = 0.02  # a kernel with fewer zeros was not pruned: training leaves next to none by itself
@@ -72,29 +73,43 @@ def check(model: TfliteModel, promised: Mapping[str, Mapping[str, Any]]) -> dict
     """By layer: zeros and distinct values found in the file's int8 weights.
 
     Values are counted by output channel where scales are per channel, in the whole tensor where there is one
-    scale. Errors: CompressionGateError that names the first layer whose promise is broken, or that isn't found.
+    scale. Of a layer without int8 weights, those in float are looked at.
+    Errors: CompressionGateError that names the first layer whose promise is broken, or that isn't found.
     """
     kept = {}
     for layer, promise in promised.items():
-        tensors = [t for t in _int8(model) if is_of(t.name, layer)]
-        if not tensors:
-            raise CompressionGateError(
-                f"layer {layer!r} was promised {_words(promise)}, and no int8 weights of that name are in the .tflite",
-                hint="report it: the converter merged or renamed the layer, so its promise can't be checked",
-            )
-        found = [_found(model.data(t), t.quantization) for t in tensors]
-        zeros = min(f["zeros"] for f in found)
-        values = max(f["values"] for f in found)
-        per_channel = all(f["per_channel"] for f in found)
-        kept[layer] = {"zeros": zeros, "values": values, "per_channel": per_channel}
-        limit = promise["channel_values" if per_channel else "values"]
-        if zeros < promise["zeros"] - _SLACK or (limit is not None and values > limit):
-            raise CompressionGateError(
-                f"layer {layer!r} was promised {_words(promise)}; its int8 weights in the .tflite have "
-                f"{zeros:.1%} zeros and {values} distinct values{' in an output channel' if per_channel else ''}",
-                hint="report it: the quantization scheme lost them",
-            )
+        kept[layer], problem = _judge(model, layer, promise)
+        if problem:
+            raise CompressionGateError(problem, hint="report it: conversion, or the quantization scheme, lost them")
     return kept
+
+
+def unkept(model: TfliteModel, promised: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """By layer, why `check` would fail for it."""
+    problems = {layer: _judge(model, layer, promise)[1] for layer, promise in promised.items()}
+    return {layer: problem for layer, problem in problems.items() if problem}
+
+
+def _judge(model: TfliteModel, layer: str, promise: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """(what the file has of the layer, the way in which its promise is broken or "")."""
+    tensors = _weights(model, layer)
+    if not tensors:
+        return {}, f"layer {layer!r} was promised {_words(promise)}, and no weights of that name are in the .tflite"
+    found = [_found(model.data(t), t.quantization) for t in tensors]
+    if tensors[0].dtype == "int8":
+        zeros = min(f["zeros"] for f in found)
+    else:  # not all of them were pruned, and the promise is of all
+        zeros = sum(f["zeros"] * t.elements for f, t in zip(found, tensors, strict=True)) / _elements(tensors)
+    values = max(f["values"] for f in found)
+    per_channel = all(f["per_channel"] for f in found)
+    kept = {"zeros": zeros, "values": values, "per_channel": per_channel}
+    limit = promise["channel_values" if per_channel else "values"]
+    if zeros >= promise["zeros"] - _SLACK and (limit is None or values <= limit):
+        return kept, ""
+    return kept, (
+        f"layer {layer!r} was promised {_words(promise)}; its {tensors[0].dtype} weights in the .tflite have "
+        f"{zeros:.1%} zeros and {values} distinct values{' in an output channel' if per_channel else ''}"
+    )
 
 
 def _found(data: Array, quantization: Any) -> dict[str, Any]:
@@ -103,8 +118,28 @@ def _found(data: Array, quantization: Any) -> dict[str, Any]:
     return {"zeros": float(np.mean(data == 0)), "values": values, "per_channel": per_channel}
 
 
-def _int8(model: TfliteModel) -> list[Any]:
-    return [t for t in model.main.tensors if t.is_constant and t.dtype == "int8"]
+def _weights(model: TfliteModel, layer: str) -> list[Any]:
+    """The constants with the layer's int8 weights; where it has none, those with its weights in float.
+
+    A kernel that several calls share has no layer's name: it's known by the operators that read it.
+    """
+    tensors = model.main.tensors
+    named = [t for t in tensors if t.is_constant and is_of(t.name, layer)]
+    read = [
+        tensors[operator.inputs[WEIGHTS[operator.name][0]]]
+        for operator in model.main.operators
+        if operator.name in WEIGHTS and is_of(tensors[operator.outputs[0]].name, layer)
+    ]
+    shared = list({t.index: t for t in read if t.is_constant}.values())
+    for candidates in (named, shared):
+        integer = [t for t in candidates if t.dtype == "int8"]
+        if integer:
+            return integer
+    return [t for t in named or shared if t.dtype == "float32" and len(t.shape) > 1]
+
+
+def _elements(tensors: list[Any]) -> int:
+    return int(sum(t.elements for t in tensors))
 
 
 def _words(promise: Mapping[str, Any]) -> str:

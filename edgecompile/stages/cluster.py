@@ -10,9 +10,9 @@ import numpy as np
 
 from edgecompile.artifact import KERAS, Artifact
 from edgecompile.errors import CompressionGateError
-from edgecompile.folding import FOLDED, fold_dense_batchnorm
 from edgecompile.loaders.base import save_keras
 from edgecompile.promises import distinct
+from edgecompile.quantization_aware.folding import FOLDED, fold_batchnorm
 from edgecompile.stages.base import Context, Outcome, Progress, require
 from edgecompile.stages.trainable import TrainedStage, changed_weights, naming, train, trainable_model, training_metrics
 from edgecompile.task import Array
@@ -61,7 +61,7 @@ class Cluster(TrainedStage):
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
         # Clusters of a kernel that is folded afterwards would be others in each of its columns.
-        model, folded = fold_dense_batchnorm(trainable_model(artifact, ctx))
+        model, folded = fold_batchnorm(trainable_model(artifact, ctx))
         before = [v.numpy() for v in model.trainable_variables]
         chosen, dense = self._choose(model)
         ties: dict[str, Ties] = {}

@@ -12,15 +12,14 @@ import numpy as np
 from edgecompile import promises
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature
 from edgecompile.backends.litert import LiteRtRunner, reference_kernels
-from edgecompile.errors import CompressionGateError, ConversionError
+from edgecompile.errors import ConversionError
 from edgecompile.loaders.base import SourceModel, call_keras
-from edgecompile.quantization_aware import load_quantization_aware
+from edgecompile.quantization_aware import check_integer, load_quantization_aware
 from edgecompile.recurrent import FORMS, converted_as, count_steps, forms, recurrent_layers
 from edgecompile.stages.base import NOTHING, Context, Outcome, require
 from edgecompile.stages.converter_routes import Serve, convert_by_any, trace
 from edgecompile.stages.evaluate import golden_inputs
-from edgecompile.tflite_file import TfliteModel, in_order, read, with_even_splits
-from edgecompile.tflite_file.graph import DATA_INPUT, WEIGHTS
+from edgecompile.tflite_file import in_order, read, with_even_splits
 
 # The file that says in which form recurrent layers are being converted, and which are left if the converter dies of it.
 FORMS_IN_WORK = "recurrent"
@@ -78,7 +77,7 @@ class Convert:
         metrics: dict[str, Any] = {"bytes": path.stat().st_size}
         if artifact.kind == QAT:
             left = check_integer(result, artifact.meta["float_layers"])
-            notes += (f"in float, next to what TF-MOT can't quantize: {', '.join(left)}",) if left else ()
+            notes += (f"operators with weights in float: {', '.join(left)}",) if left else ()
             metrics["kept"] = promises.check(result, artifact.meta["promised"])
         return Outcome(TFLITE, {"model": path}, result.signature, metrics, notes)
 
@@ -113,37 +112,6 @@ def _with_steps(layer: str, steps: Mapping[str, int]) -> str:
 
 def names(signature: Signature) -> tuple[list[str], list[str]]:
     return [t.name for t in signature.inputs], [t.name for t in signature.outputs]
-
-
-def check_integer(model: TfliteModel, may_be_float: Sequence[str]) -> list[str]:
-    """Names of the operators with weights that run in float; CompressionGateError where one isn't of these layers.
-
-    The converter leaves operators in float where it finds no ranges for them, and says nothing.
-    """
-    tensors = model.main.tensors
-    left, quantized = [], 0
-    for operator in model.main.operators:
-        if operator.name not in WEIGHTS or operator.custom:
-            continue
-        position, _ = WEIGHTS[operator.name]
-        weights = tensors[operator.inputs[position]]
-        data = tensors[operator.inputs[DATA_INPUT.get(operator.name, (0, 0))[0]]]
-        if not weights.is_constant:
-            continue
-        name = tensors[operator.outputs[0]].name
-        if weights.dtype == data.dtype == "int8":
-            quantized += 1
-        elif any(promises.is_of(name, layer) for layer in may_be_float):
-            left.append(name)
-        else:
-            raise CompressionGateError(
-                f"{operator.name} {name!r} was trained for int8, and became one of {data.dtype} with {weights.dtype} "
-                "weights",
-                hint="take recipe int8 (post-training), and report it",
-            )
-    if not quantized:
-        raise CompressionGateError("no weight of the quantization-aware model became int8", hint="take recipe int8")
-    return left
 
 
 def variables_of(model: Any) -> list[Any]:

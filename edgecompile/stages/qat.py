@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,11 +11,12 @@ import numpy as np
 from edgecompile import promises
 from edgecompile.artifact import KERAS, QAT, Artifact
 from edgecompile.errors import CompressionGateError, UnsupportedLayerError
-from edgecompile.folding import FOLDED, fold_dense_batchnorm
 from edgecompile.loaders.base import save_keras
 from edgecompile.quantization.calibration import draw
-from edgecompile.quantization_aware import calibrate, kernel_variables, may_stay_float, quantization_aware
+from edgecompile.quantization_aware import Settled, rewrite, settle
+from edgecompile.quantization_aware.kinds import KERNELS, kernel_of
 from edgecompile.stages.base import Context, Outcome, require
+from edgecompile.stages.convert import convert, keras_call, variables_of
 from edgecompile.stages.trainable import TrainedStage, changed_weights, naming, train, trainable_model, training_metrics
 from edgecompile.task import Array
 from edgecompile.ties import Ties
@@ -28,12 +29,12 @@ _AT_ONCE = 32
 @dataclass(frozen=True, kw_only=True)
 class Qat(TrainedStage):
     """Quantization-aware training of Jacob et al., "Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference" (2018), section 3, in TF-MOT's 8-bit scheme.
+    Integer-Arithmetic-Only Inference" (2018), section 3, in TF-MOT's 8-bit scheme. The untrained model is converted
+    and checked first: what is lost there stays in float, by name.
 
     preserve_sparsity: zeros of the incoming weights stay zero. preserve_clusters: equal weights stay equal. Both
-        are promises that the conversion checks in the int8 weights.
-    float_layers: "allow" leaves layers TF-MOT can't quantize in float and names them, here and, where they keep a
-        kernel that reads them in float too, at the conversion; "refuse" is an error.
+        are promises that the conversion checks in the weights of the .tflite.
+    float_layers: "allow" leaves layers that can't be quantized in float and names them; "refuse" is an error.
     """
 
     name: ClassVar[str] = "qat"
@@ -52,53 +53,68 @@ class Qat(TrainedStage):
         require(self.name, float_layers=(self.float_layers, self.float_layers in known, "'allow' or 'refuse'"))
 
     def run(self, artifact: Artifact, ctx: Context) -> Outcome:
-        base, folded = fold_dense_batchnorm(trainable_model(artifact, ctx))
+        batches = list(_batches(artifact, ctx))
+        base, rewritten = rewrite(trainable_model(artifact, ctx), batches[0])
         base_path, weights_path = ctx.out / "model.keras", ctx.out / "weights.npz"
         save_keras(base, base_path)
         promised, ties = self._promises(base)
-        model, found = quantization_aware(base, ties)
-        left_float = [f"{name} ({what})" for name, what in found.items()]
+
+        def to_tflite(model: Any) -> bytes:
+            return convert(keras_call(model), variables_of(model), artifact.signature, int8_io=False)
+
+        settled = settle(base, ties, batches, to_tflite, ctx.work / "untrained.tflite")
+        left_float = [f"{name} ({what})" for name, what in settled.floats.items()]
         if left_float and self.float_layers == "refuse":
             raise UnsupportedLayerError(
-                f"TF-MOT can't quantize {', '.join(left_float)}, and the recipe refuses float layers",
+                f"quantization-aware training can't quantize {', '.join(left_float)}, and the recipe refuses float "
+                "layers",
                 hint='set float_layers = "allow" in the recipe, or take recipe int8',
             )
         if left_float:
-            ctx.say(f"left in float, TF-MOT can't quantize them: {', '.join(left_float)}")
-        calibrate(model, _batches(artifact, ctx))
-        kernels = kernel_variables(model)
-        self._check_tied(promised, kernels)
-
-        def snap() -> None:
-            for layer, held in ties.items():
-                kernels[layer].assign(held.snap(kernels[layer].numpy()))
-
+            ctx.say(f"left in float, they can't be quantized: {', '.join(left_float)}")
+        as_json = {name: promise.to_json() for name, promise in promised.items()}
+        unkept = promises.unkept(settled.file, as_json)
+        for layer, problem in unkept.items():
+            ctx.say(f"no promise for {layer}: {problem}")
+        model = settled.twin.model
         before = [v.numpy() for v in model.trainable_variables]
-        result = train(model, artifact.signature, self.schedule, ctx, Hooks(after_epoch=snap))
+        result = train(model, artifact.signature, self.schedule, ctx, _held(settled, ties, self._of_floats(settled)))
         after = [v.numpy() for v in model.trainable_variables]
         metrics = {**training_metrics(result), **changed_weights(before, after)}
         np.savez(weights_path, *[v.numpy() for v in model.variables])
-        notes = naming({"left in float (TF-MOT can't quantize them)": left_float, FOLDED: folded})
+        notes = naming(
+            {
+                "left in float (they can't be quantized)": left_float,
+                "zeros or clusters not promised in the .tflite": list(unkept),
+                **rewritten,
+            }
+        )
         meta = {
-            "float_layers": [*found, *may_stay_float(base, found)],
-            "promised": {name: p.to_json() for name, p in promised.items()},
+            "in_float": list(settled.in_float),
+            "float_layers": settled.may_be_float,
+            "promised": {name: promise for name, promise in as_json.items() if name not in unkept},
         }
         return Outcome(QAT, {"model": base_path, "weights": weights_path}, artifact.signature, metrics, notes, meta)
 
+    @property
+    def _wanted(self) -> dict[str, bool]:
+        return {"sparsity": self.preserve_sparsity, "clusters": self.preserve_clusters}
+
     def _promises(self, model: Any) -> tuple[dict[str, promises.Promise], dict[str, Ties]]:
-        """By layer that came pruned or clustered: what has to be kept, and the ties that keep it."""
-        wanted = {"sparsity": self.preserve_sparsity, "clusters": self.preserve_clusters}
+        """By layer that came pruned or clustered: what has to be kept, and the ties that keep it in kernels that are
+        quantized."""
         promised, ties = {}, {}
-        for layer in model.layers:
-            kernel = _kernel(layer)
-            if kernel is None or not any(wanted.values()):
+        for layer in model.layers if any(self._wanted.values()) else ():
+            kernel = kernel_of(layer)
+            weights = _matrices(layer.trainable_weights) if kernel is None else [_by_channel(layer, kernel.numpy())]
+            promise = promises.of_kernel(_joined(weights), **self._wanted) if weights else None
+            if promise is None:
                 continue
-            promise = promises.of_kernel(_by_channel(layer, kernel), **wanted)
-            if promise is not None:
-                promised[layer.name] = promise
-                ties[layer.name] = Ties.of(kernel, sparsity=promise.zeros > 0, clusters=promise.values is not None)
+            promised[layer.name] = promise
+            if kernel is not None:
+                ties[layer.name] = self._ties(kernel.numpy())
         for kind, kept in (("sparsity", "zeros"), ("clusters", "values")):
-            if wanted[kind] and not any(getattr(p, kept) for p in promised.values()):
+            if self._wanted[kind] and not any(getattr(p, kept) for p in promised.values()):
                 what = "sparse" if kind == "sparsity" else "clustered"
                 raise CompressionGateError(
                     f"preserve_{kind} was asked for, and no layer of the incoming model is {what}",
@@ -106,13 +122,34 @@ class Qat(TrainedStage):
                 )
         return promised, ties
 
-    def _check_tied(self, promised: Mapping[str, Any], kernels: Mapping[str, Any]) -> None:
-        lost = sorted(set(promised) - set(kernels))
-        if lost:
-            raise CompressionGateError(
-                f"TF-MOT doesn't quantize the weights of {', '.join(lost)}, which came pruned or clustered",
-                hint="leave these layers out of the pruning or clustering",
-            )
+    def _ties(self, kernel: Array) -> Ties:
+        return Ties.of(kernel, sparsity=self.preserve_sparsity, clusters=self.preserve_clusters)
+
+    def _of_floats(self, settled: Settled) -> list[tuple[Any, Ties]]:
+        """(variable, what has to be kept in it) of the layers in float, where no rounding ties them."""
+        if not any(self._wanted.values()):
+            return []
+        found = [v for variables in settled.twin.floats.values() for v in variables if len(v.shape) > 1]
+        kept = [v for v in found if promises.of_kernel(_joined([v.numpy()]), **self._wanted) is not None]
+        return [(v, self._ties(v.numpy())) for v in kept]
+
+
+def _held(settled: Settled, ties: Mapping[str, Ties], floats: Sequence[tuple[Any, Ties]]) -> Hooks:
+    """Hooks that keep zeros and clusters where they are."""
+    import tensorflow as tf
+
+    kernels = [(variable, ties[name]) for name, variable in settled.twin.kernels.items() if name in ties]
+    by_variable = {variable.ref(): held for variable, held in floats}
+
+    def tie(variable: Any, gradient: Any) -> Any:
+        held = by_variable.get(variable.ref())
+        return gradient if held is None else held.tie(tf.convert_to_tensor(gradient))
+
+    def snap() -> None:
+        for variable, held in (*kernels, *floats):
+            variable.assign(held.snap(variable.numpy()))
+
+    return Hooks(after_epoch=snap, gradient=tie if floats else None)
 
 
 def _batches(artifact: Artifact, ctx: Context) -> Iterator[list[Array]]:
@@ -123,16 +160,19 @@ def _batches(artifact: Artifact, ctx: Context) -> Iterator[list[Array]]:
         yield [np.concatenate([sample[spec.name] for sample in some]) for spec in artifact.signature.inputs]
 
 
-def _kernel(layer: Any) -> Any:
-    """The layer's kernel as an array, or None."""
-    for name in ("kernel", "depthwise_kernel"):
-        if getattr(layer, name, None) is not None:
-            return getattr(layer, name).numpy()
-    return None
-
-
 def _by_channel(layer: Any, kernel: Array) -> Array:
     """The kernel with its output channels in the last axis."""
-    if getattr(layer, "depthwise_kernel", None) is not None:
-        return kernel.reshape(*kernel.shape[:2], -1)
-    return np.moveaxis(kernel, 2, 3) if type(layer).__name__ == "Conv2DTranspose" else kernel
+    _, channels = KERNELS[type(layer).__name__]
+    others = [axis for axis in range(kernel.ndim) if axis not in channels]
+    moved: Array = kernel.transpose(*others, *channels)
+    return moved.reshape(*(kernel.shape[axis] for axis in others), -1)
+
+
+def _matrices(variables: Sequence[Any]) -> list[Array]:
+    """Of the weights of a layer that stays in float, those that pruning and clustering take: no biases or factors."""
+    return [variable.numpy() for variable in variables if len(variable.shape) > 1]
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    """One array as it is; several as a column, in which channels are no matter."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate([array.reshape(-1) for array in arrays])[:, None]

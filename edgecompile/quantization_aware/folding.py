@@ -1,7 +1,8 @@
-"""BatchNorm folded into the Dense layer before it, which TF-MOT leaves to nobody.
+"""BatchNorm folded into the layer before it where the converter doesn't do that for quantized kernels.
 
-Its scheme folds BatchNorm into convolutions while they train. A Dense kernel has one int8 scale for the whole tensor,
-into which the converter can't fold a factor a channel after the fact: it leaves such kernels in float, without a word.
+It multiplies BatchNorm into convolutions, which train with it. A Dense kernel has one int8 scale for the whole tensor,
+into which no factor a channel can be folded after the fact; nor does the converter look behind the reshapes of
+one-dimensional convolutions, or into transposed ones. It leaves such kernels in float, without a word.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from edgecompile.bridge import bypass
+from edgecompile.quantization_aware.kinds import KERNELS, activation_of
 
-FOLDED = "BatchNorm folded into the Dense layer before it"  # a note, with the names that are given
+FOLDED = "BatchNorm folded into the layer before it"  # a note, with the names that are given
+_BY_CONVERTER = ("Conv2D", "DepthwiseConv2D")
 
 
-def fold_dense_batchnorm(model: Any) -> tuple[Any, list[str]]:
+def fold_batchnorm(model: Any) -> tuple[Any, list[str]]:
     """(a flat tf-keras model that computes the same in inference, names of the BatchNorms it no longer has).
 
     `model` itself where there is nothing to fold. Jacob et al., "Quantization and Training of Neural Networks for
@@ -41,17 +44,20 @@ def fold_dense_batchnorm(model: Any) -> tuple[Any, list[str]]:
     for layer in model.layers:
         weights = layer.get_weights()
         wide.get_layer(layer.name).set_weights(
-            _folded(weights, folded[layer.name]) if layer.name in folded else weights
+            _folded(layer, weights, folded[layer.name]) if layer.name in folded else weights
         )
     names = [norm.name for norm in folded.values()]
     return bypass(wide, names), names
 
 
 def _norm_after(layer: Any) -> Any:
-    """The BatchNorm that alone reads this linear Dense layer, over the axis of its units; None if there is none."""
+    """The BatchNorm that alone reads this linear layer, over the axis of its channels; None if there is none."""
     import tf_keras
 
-    if not isinstance(layer, tf_keras.layers.Dense) or tf_keras.activations.serialize(layer.activation) != "linear":
+    kind = type(layer).__name__
+    if kind not in KERNELS or kind in _BY_CONVERTER or activation_of(layer) != "linear":
+        return None
+    if getattr(layer, "data_format", None) == "channels_first":
         return None
     if len(layer.inbound_nodes) != 1 or len(layer.outbound_nodes) != 1:
         return None
@@ -61,13 +67,23 @@ def _norm_after(layer: Any) -> Any:
     return norm if list(norm.axis) == [len(layer.output.shape) - 1] else None
 
 
-def _folded(dense: list[Any], norm: Any) -> list[Any]:
-    """[kernel, bias] from a Dense layer's weights, the bias being optional."""
+def _folded(layer: Any, weights: list[Any], norm: Any) -> list[Any]:
+    """[kernel, bias] from a layer's weights, the bias being optional."""
+    factor, offset = affine(norm)
+    _, channels = KERNELS[type(layer).__name__]
+    kernel = weights[0]
+    by_channel = factor.reshape([size if axis in channels else 1 for axis, size in enumerate(kernel.shape)])
+    bias = (weights[1] if len(weights) > 1 else 0) * factor + offset
+    return [(kernel * by_channel).astype(np.float32), bias.astype(np.float32)]
+
+
+def affine(norm: Any) -> tuple[Any, Any]:
+    """(factor, offset) of a BatchNorm in inference, float64 [channels] each."""
     mean, variance = np.float64(norm.moving_mean.numpy()), np.float64(norm.moving_variance.numpy())
     factor = 1 / np.sqrt(variance + norm.epsilon)
     if norm.scale:
         factor = factor * norm.gamma.numpy()
-    bias = ((dense[1] if len(dense) > 1 else 0) - mean) * factor
+    offset = -mean * factor
     if norm.center:
-        bias = bias + norm.beta.numpy()
-    return [(dense[0] * factor).astype(np.float32), bias.astype(np.float32)]
+        offset = offset + norm.beta.numpy()
+    return factor, offset
