@@ -67,9 +67,9 @@ def test_every_scheme_computes_what_keras_does(framework: Any, name: str, tmp_pa
     assert far(model, converted.model, x) < 1e-5
     for scheme, io, allowed in ((DYNAMIC, "float", 0.03), (INT8, "int8", 0.06)):
         done = Quantize(scheme).run(converted, context(tmp_path / scheme, io))
-        alone = {"masked": None, "sequences": "REVERSE_V2"}.get(name, "")  # what the quantizer doesn't know
-        assert alone is None or alone in "".join(done.notes)
-        assert alone is None or len(done.notes) == bool(alone)
+        if scheme == INT8 and name != "masked":  # there, what counts the masked steps stays in float
+            left = [note.partition(" #")[0] for note in done.notes]
+            assert left == (["operators left in float: REVERSE_V2"] if name == "sequences" else [])
         quantized = done.files["model"]
         assert far(model, quantized, x) < allowed, scheme
         assert far(model, quantized, x, REFERENCE) < allowed, scheme
