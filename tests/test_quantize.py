@@ -12,7 +12,7 @@ import pytest
 
 from edgecompile import tflite_file
 from edgecompile.artifact import TFLITE, Artifact
-from edgecompile.backends.litert import BUILTIN, XNNPACK, LiteRtRunner
+from edgecompile.backends.litert import BUILTIN, REFERENCE, XNNPACK, LiteRtRunner
 from edgecompile.compare import snr_db
 from edgecompile.errors import CompressionGateError, ConversionError, RecipeError
 from edgecompile.loaders.base import LoadOptions
@@ -294,3 +294,28 @@ def test_a_channel_without_weights_keeps_its_bias(tmp_path: Path, digits: Task, 
         received = outputs(outcome.files["model"], digits, kernels)
         step = (expected.max() - expected.min()) / 255
         assert np.abs(received - expected).max(axis=(0, 1, 2)).max() < 3 * step
+
+
+def test_logits_that_hardly_differ_get_a_scale_that_softmax_takes(run: Callable[..., Any], tmp_path: Path) -> None:
+    """Below 2**-26 LiteRT's reference kernels end the process: the mean of what has its mean taken off is rounding."""
+    import tensorflow as tf
+
+    kernel = tf.constant(np.random.default_rng(0).normal(size=(3, 4)), tf.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 8, 8, 1), tf.float32, name="image")])
+    def serve(image: Any) -> dict[str, Any]:
+        x = image * tf.constant([0.3, -0.2, 0.7])
+        x = tf.reduce_mean(x - tf.reduce_mean(x, axis=(1, 2), keepdims=True), axis=(1, 2))
+        return {"scores": tf.nn.softmax(x @ kernel)}
+
+    path = tmp_path / "model.tflite"
+    concrete = serve.get_concrete_function()
+    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module()).convert())
+    made = run(Quantize(INT8), model=artifact(path)).files["model"]
+    graph = tflite_file.read(made).main
+    (softmax,) = [op for op in graph.operators if op.name == "SOFTMAX"]
+    quantization = graph.tensors[softmax.inputs[0]].quantization
+    assert quantization is not None
+    assert quantization.scales[0] > 2.0**-26
+    scores = LiteRtRunner(made, REFERENCE).run_real({"image": np.ones((1, 8, 8, 1), np.float32)})["scores"]
+    np.testing.assert_allclose(scores, 0.25, atol=0.02)

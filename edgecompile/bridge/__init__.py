@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edgecompile.bridge import compare, flat, graph
@@ -42,7 +41,8 @@ def to_tf_keras(model: Any, sample: Mapping[str, npt.NDArray[Any]]) -> BridgeRes
 
     A layer or operation that tf-keras has no equal of, or computes otherwise, stays Keras 3's own (keras3_layer.py).
     UnsupportedLayerError: one that can't, named: it carries code, or can't be written down.
-    BridgeError: outputs differ by more than 1e-5 of their range all the same; names the first layer that differs.
+    BridgeError: outputs differ all the same by more than 1e-5 of their range, and by more than the last bits of the
+    weights make up for; names the first layer that differs.
     """
     if not graph.is_graph(model):
         raise ModelError(
@@ -51,15 +51,18 @@ def to_tf_keras(model: Any, sample: Mapping[str, npt.NDArray[Any]]) -> BridgeRes
         )
     arrays = graph.ordered_sample(model, sample)
     keep: set[str] = set()
+    allowed = compare.TOLERANCE
     while True:
         builder = Builder(model, keep)
         rebuilt = builder.build()
         max_diff = compare.largest_difference(model, rebuilt, arrays)
-        if np.isfinite(max_diff) and max_diff <= compare.TOLERANCE:
+        if compare.TOLERANCE < max_diff < compare.MOST and not keep:
+            allowed = max(allowed, min(compare.MOST, compare.ROUNDINGS * compare.rounding(model, arrays)))
+        if max_diff <= allowed:
             return BridgeResult(rebuilt, max_diff, builder.kept)
         node, difference = compare.first_difference(model, rebuilt, builder.traced, arrays)
         if node.name in keep or len(keep) == _MOST_KEPT:
-            raise compare.difference_error(node, difference, max_diff)
+            raise compare.difference_error(node, difference, max_diff, allowed)
         keep.add(node.name)
 
 
