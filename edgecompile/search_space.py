@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +40,7 @@ class Search:
     least: the share of its axis that a trial keeps at least; 0: as far as the axis goes.
     patience: how many trials in a row may gain nothing before the search ends; 0: as many as there are.
     epochs, learning_rate: of the training after channels or ranks were cut; qat_epochs: of the training in int8.
-    steps: how many optimizer's steps the epochs should come to at least: a small training set gets more of them.
+    steps: how many of the optimizer's steps the epochs come to at least: a small training set gets more of them.
     distillation: of both, from the float model.
     """
 
@@ -77,13 +76,6 @@ class Search:
             learning_rate=(self.learning_rate, 0 < self.learning_rate < 10, "a number above 0"),
         )
 
-    def on(self, samples: int) -> Search:
-        """The same with the epochs that so many training samples need to come to `steps`."""
-        more = max(1.0, self.steps / (math.ceil(samples / self.batch_size) * self.epochs))
-        return dataclasses.replace(
-            self, epochs=math.ceil(self.epochs * more), qat_epochs=math.ceil(self.qat_epochs * more)
-        )
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -112,6 +104,7 @@ def steps_of(settings: Settings, config: Search, *, limit: float) -> tuple[Stage
 def _steps(settings: Settings, config: Search, limit: float) -> Iterator[Stage]:
     cut: dict[str, Any] = {
         "epochs": config.epochs,
+        "steps": config.steps,
         "learning_rate": config.learning_rate,
         "batch_size": config.batch_size,
         "distillation": config.distillation,
@@ -126,6 +119,7 @@ def _steps(settings: Settings, config: Search, limit: float) -> Iterator[Stage]:
     if settings.precision == QAT:
         yield Qat(
             epochs=config.qat_epochs,
+            steps=config.steps * config.qat_epochs // config.epochs,
             batch_size=config.batch_size,
             preserve_sparsity=settings.sparsity < 1,
             freeze_batchnorm=0.5,

@@ -57,8 +57,6 @@ class Trials:
                 yield artifact
 
         training = self.baseline.history[-1].metrics.get("training", {})
-        if training:
-            config = config.on(training["samples"])
         judge = Judge(
             run=run,
             share=budget.share,

@@ -292,7 +292,7 @@ def test_training_that_destroys_the_model_stops_at_once_and_is_told(tmp_path: Pa
     )
     done = default_build(tmp_path, "--recipe", "wild.toml")
     assert done.code == 0, done.err
-    assert "training destroyed the model and was stopped: after epoch" in done.err
+    assert "training destroyed the model and was stopped: after " in done.err
     assert "epoch 30/30" not in done.err
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
     assert [t["accepted"] for t in manifest["search"]["trials"]] == [True, False, False]

@@ -23,7 +23,7 @@ from edgecompile.loaders.base import save_keras
 from edgecompile.losses import output_loss
 from edgecompile.stages.base import Context, Outcome, require
 from edgecompile.stages.evaluate import golden_inputs
-from edgecompile.stages.trainable import TrainedStage, changed_weights, train, trainable_model
+from edgecompile.stages.trainable import TrainedStage, changed_weights, train, trainable_model, training_metrics
 from edgecompile.training import Schedule
 from edgecompile.training.batches import Batches
 
@@ -103,6 +103,7 @@ class PruneChannels(TrainedStage):
         metrics = {
             "epochs": sum(done["epochs"] for done in rounds.done),
             "losses": [loss for done in rounds.done for loss in done["losses"]],
+            "whole": all(done["whole"] for done in rounds.done),
             **{of: {"before": cost_of(whole, of), "after": cost_of(model, of)} for of in COSTS},
             "channels": {layer: [n, after[layer]] for layer, n in channels.widths().items()},
             "rounds": rounds.done,
@@ -288,14 +289,15 @@ class _Rounds:
             if last:
                 raise
             self._ctx.say(f"round {number}: no time for an epoch, its share goes to the next round")
-            return model, {**done, "epochs": 0, "losses": [], "seconds_unspent": share}
+            return model, {**done, "epochs": 0, "losses": [], "whole": False, "seconds_unspent": share}
         after = [v.numpy() for v in model.trainable_variables]
-        trained = {"epochs": result.epochs, "losses": result.losses, **changed_weights(before, after)}
+        trained = {**training_metrics(result), **changed_weights(before, after)}
         return model, {**done, **trained}
 
     def _schedule(self, epochs: int, last: bool) -> Schedule:
         # BatchNorm is frozen at the end of all training, and not before channels go.
-        schedule = dataclasses.replace(self._stage.schedule, epochs=epochs)
+        steps = self._stage.steps * epochs // self._stage.epochs
+        schedule = dataclasses.replace(self._stage.schedule, epochs=epochs, steps=steps)
         return schedule if last else dataclasses.replace(schedule, freeze_batchnorm=1.0)
 
     def _load(self, path: Path) -> Any:

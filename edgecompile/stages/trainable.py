@@ -32,6 +32,7 @@ class TrainedStage:
     distillation: Distillation | None = None
     precision: str = "float32"
     dropout: float = 1.0
+    steps: int = 0
 
     def __post_init__(self) -> None:
         _ = self.schedule  # checks itself
@@ -54,6 +55,7 @@ class TrainedStage:
             self.distillation,
             self.precision,
             self.dropout,
+            self.steps,
         )
 
 
@@ -80,16 +82,16 @@ def train(model: Any, signature: Signature, schedule: Schedule, ctx: Context, ho
         teacher = trainable_model(ctx.teacher, ctx)
     hooks = hooks or Hooks()
     if ctx.least is not None:
-        hooks = _given_up_at(ctx.least, model, signature, schedule.epochs, ctx, hooks)
+        hooks = _given_up_at(ctx.least, model, signature, ctx, hooks)
     task = ctx.require_task()
     trainer = Trainer(model, signature.inputs, signature.outputs, task, schedule, ctx, hooks, teacher)
     return trainer.run()
 
 
-def _given_up_at(least: float, model: Any, signature: Signature, epochs: int, ctx: Context, hooks: Hooks) -> Hooks:
+def _given_up_at(least: float, model: Any, signature: Signature, ctx: Context, hooks: Hooks) -> Hooks:
     """`hooks` that also end a training that destroyed what the model could do: more epochs would be time lost.
 
-    One that came to the stage with less than `least`, since channels were cut, has a third of the epochs to recover.
+    One that came to the stage with less than `least`, since channels were cut, has a third of its steps to recover.
     """
     from edgecompile.stages.evaluate import keras_predictor, validation
 
@@ -105,21 +107,30 @@ def _given_up_at(least: float, model: Any, signature: Signature, epochs: int, ct
     def is_lost(found: float) -> bool:
         return found < least if metric.higher_is_better else found > least
 
-    patience = math.ceil(epochs / 3) if is_lost(value()) else 1
-    done = 0
+    patience = 1 / 3 if is_lost(value()) else 0.0
+    total = done = 0
+
+    def planned(steps: int) -> None:
+        nonlocal total
+        total = steps
+        hooks.planned(steps)
+
+    def after_step(step: int) -> None:
+        nonlocal done
+        done = step
+        if hooks.after_step is not None:
+            hooks.after_step(step)
 
     def after_epoch() -> None:
-        nonlocal done
         hooks.after_epoch()
-        done += 1
-        if done >= patience and is_lost(found := value()):
+        if done >= patience * total and is_lost(found := value()):
             raise CompressionGateError(
-                f"training destroyed the model and was stopped: after epoch {done} the {metric.name} on validation "
-                f"samples is {found:.4g}, given up at {least:.4g}",
+                f"training destroyed the model and was stopped: after {done} of {total} steps the {metric.name} on "
+                f"validation samples is {found:.4g}, given up at {least:.4g}",
                 hint="a milder recipe, a lower learning_rate, or more data",
             )
 
-    return dataclasses.replace(hooks, after_epoch=after_epoch)
+    return dataclasses.replace(hooks, planned=planned, after_step=after_step, after_epoch=after_epoch)
 
 
 def changed_weights(before: Sequence[Array], after: Sequence[Array]) -> dict[str, Any]:
@@ -140,4 +151,4 @@ def naming(layers: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 
 
 def training_metrics(result: Result) -> dict[str, Any]:
-    return {"epochs": result.epochs, "losses": result.losses}
+    return {"epochs": result.epochs, "losses": result.losses, "whole": result.whole}

@@ -21,6 +21,7 @@ class Schedule:
     distillation: what of the loss comes from a teacher; None: nothing.
     precision: "bfloat16" computes convolutions and matrix products in it where the CPU has instructions for it
         (AMX, AVX-512 BF16), and in float32 elsewhere; weights, BatchNorm's statistics and losses stay float32.
+    steps: how many of the optimizer's steps training comes to at least: a small training set gets more epochs.
     dropout: the share of the model's own dropout rates that training uses. What was right for the whole model is too
         much for one that lost half of its channels, and a teacher regularizes, too; 0 turns dropout off.
     """
@@ -32,6 +33,7 @@ class Schedule:
     distillation: Distillation | None = None
     precision: str = FLOAT32
     dropout: float = 1.0
+    steps: int = 0
 
     def __post_init__(self) -> None:
         known = (FLOAT32, BFLOAT16)
@@ -42,15 +44,23 @@ class Schedule:
             batch_size=(self.batch_size, self.batch_size >= 1, "1 or more"),
             freeze_batchnorm=(self.freeze_batchnorm, 0 <= self.freeze_batchnorm <= 1, "a share from 0 to 1"),
             precision=(self.precision, self.precision in known, " or ".join(map(repr, known))),
+            steps=(self.steps, self.steps >= 0, "0 or more"),
             dropout=(self.dropout, 0 <= self.dropout <= 1, "a share from 0 to 1"),
         )
+
+    def epochs_of(self, batches: int) -> int:
+        """On a training set of so many batches."""
+        return max(self.epochs, -(-self.steps // batches))
 
 
 @dataclass(frozen=True)
 class Result:
+    """whole: whether no budget cut an epoch."""
+
     epochs: int
     losses: list[float]
     seconds_per_epoch: float
+    whole: bool
 
 
 @dataclass

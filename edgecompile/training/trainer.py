@@ -112,7 +112,7 @@ class Trainer:
                 self._save(epoch + 1, losses)
                 if writer is not None:
                     summarize(writer, epoch, losses[-1], time.monotonic() - began, self._optimizer)
-        return Result(epochs, losses, seconds)
+        return Result(epochs, losses, seconds, epochs == self.schedule.epochs_of(self._batches.steps))
 
     # -- one epoch
 
@@ -180,7 +180,7 @@ class Trainer:
             self.ctx.say(f"goes on from its checkpoint: {plan['epochs']} epochs were planned")
             return plan["epochs"], plan["seconds_per_epoch"]
         seconds = self._measure_epoch()
-        epochs = self.schedule.epochs
+        epochs = wanted = self.schedule.epochs_of(self._batches.steps)
         budget = self.ctx.budget_seconds
         if budget is not None and epochs * seconds > budget:
             epochs = int(budget / seconds)
@@ -190,7 +190,7 @@ class Trainer:
                     f"and this stage's share of --budget-minutes is {format_seconds(budget)}",
                     hint="give more minutes, or a recipe that doesn't train (int8, dynamic)",
                 )
-        cut = f" (the recipe's {self.schedule.epochs}, cut by the budget)" if epochs < self.schedule.epochs else ""
+        cut = f" (the recipe's {wanted}, cut by the budget)" if epochs < wanted else ""
         self.ctx.say(f"{epochs} epochs{cut}, estimated {format_seconds(epochs * seconds)}")
         _write_atomically(path, json.dumps({"epochs": epochs, "seconds_per_epoch": seconds}).encode())
         return epochs, seconds
