@@ -16,8 +16,8 @@ _NOT_COMPUTING = frozenset({"QUANTIZE", "DEQUANTIZE", "EXPAND_DIMS", "RESHAPE", 
 
 @dataclass(frozen=True)
 class Kernels:
-    """integer: how many operators with constant weights compute in int8. floats: the names of the others' outputs, with
-    what each is."""
+    """integer: how many operators with constant weights compute in int8. floats: by the name of their outputs, what to
+    say of the others."""
 
     integer: int
     floats: dict[str, str]
@@ -37,8 +37,11 @@ def kernels(model: TfliteModel) -> Kernels:
         if weights.dtype == data.dtype == "int8":
             integer += 1
         else:
-            what = f"{operator.name}, became one of {data.dtype} with {weights.dtype} weights"
-            floats[tensors[operator.outputs[0]].name] = what
+            name = tensors[operator.outputs[0]].name
+            floats[name] = (
+                f"{operator.name} {name!r} was trained for int8, and became one of {data.dtype} with {weights.dtype} "
+                "weights"
+            )
     return Kernels(integer, floats)
 
 

@@ -108,7 +108,12 @@ class _Builder:
     def _copy(self, node: Any) -> Any:
         layer = node.layer
         if id(layer) not in self._made:
-            self._made[id(layer)] = _Copied(type(layer).from_config(layer.get_config()), layer)
+            copy = type(layer).from_config(layer.get_config())
+            for module in (copy, *copy.submodules):
+                if hasattr(module, "_could_use_gpu_kernel"):
+                    # As a loop: the converter makes an operator of its own of an LSTM, and refuses ranges around it.
+                    module._could_use_gpu_kernel = False
+            self._made[id(layer)] = _Copied(copy, layer)
         return self._made[id(layer)]
 
     def _kernel(self, node: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
