@@ -17,7 +17,7 @@ import numpy as np
 from edgecompile.errors import CompressionGateError
 from edgecompile.task import Array
 from edgecompile.tflite_file import TfliteModel
-from edgecompile.tflite_file.graph import WEIGHTS
+from edgecompile.tflite_file.graph import WEIGHTS, Tensor
 
 _SLACK = 0.01  # of a share of zeros: a threshold within equal weights, a kernel of few weights
 _SPARSE = 0.02  # a kernel with fewer zeros was not pruned: training leaves next to none by itself
@@ -95,7 +95,7 @@ def _judge(model: TfliteModel, layer: str, promise: Mapping[str, Any]) -> tuple[
     tensors = _weights(model, layer)
     if not tensors:
         return {}, f"layer {layer!r} was promised {_words(promise)}, and no weights of that name are in the .tflite"
-    found = [_found(model.data(t), t.quantization) for t in tensors]
+    found = [_found(model, t) for t in tensors]
     if tensors[0].dtype == "int8":
         zeros = min(f["zeros"] for f in found)
     else:  # not all of them were pruned, and the promise is of all
@@ -112,13 +112,14 @@ def _judge(model: TfliteModel, layer: str, promise: Mapping[str, Any]) -> tuple[
     )
 
 
-def _found(data: Array, quantization: Any) -> dict[str, Any]:
-    per_channel = quantization is not None and quantization.per_channel
-    values = distinct(data, quantization.dimension if per_channel else None)
-    return {"zeros": float(np.mean(data == 0)), "values": values, "per_channel": per_channel}
+def _found(model: TfliteModel, tensor: Tensor) -> dict[str, Any]:
+    per_channel = tensor.quantization is not None and tensor.quantization.per_channel
+    axis = tensor.quantization.dimension if tensor.quantization is not None and per_channel else None
+    values = distinct(model.data(tensor), axis)
+    return {"zeros": model.sparsity(tensor).zeros, "values": values, "per_channel": per_channel}
 
 
-def _weights(model: TfliteModel, layer: str) -> list[Any]:
+def _weights(model: TfliteModel, layer: str) -> list[Tensor]:
     """The constants with the layer's int8 weights; where it has none, those with its weights in float.
 
     A kernel that several calls share has no layer's name: it's known by the operators that read it.
@@ -138,7 +139,7 @@ def _weights(model: TfliteModel, layer: str) -> list[Any]:
     return [t for t in named or shared if t.dtype == "float32" and len(t.shape) > 1]
 
 
-def _elements(tensors: list[Any]) -> int:
+def _elements(tensors: list[Tensor]) -> int:
     return int(sum(t.elements for t in tensors))
 
 
