@@ -21,12 +21,19 @@ VALUES = frozenset({"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", 
 NAMED = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 # Where the functions stand that a configuration may name: they compute, and touch nothing else.
 PURE = ("activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers")
-# TensorFlow's parts of which any function may be called.
-PURE_TF = frozenset({"__operators__", "bitwise", "dtypes", "image", "linalg", "math", "nn", "quantization", "ragged",
-                     "random", "sets", "signal", "sparse", "strings"})  # fmt: skip
-# At the top of TensorFlow's namespace: these run Python or load native code.
-IMPURE_TF = frozenset({"function", "load_library", "load_op_library", "numpy_function", "print", "py_func",
-                       "py_function", "recompute_grad", "custom_gradient"})  # fmt: skip
+# Where TensorFlow's functions stand that compute, below tensorflow.python. Others read and write files, run Python or
+# graphs of their own, load native code, call other machines, or change how the process works, by whatever name.
+PURE_TF = frozenset({
+    "framework.constant_op", "framework.tensor_conversion",
+    "ops.array_ops", "ops.array_ops_stack", "ops.bincount_ops", "ops.check_ops", "ops.clip_ops", "ops.confusion_matrix",
+    "ops.ctc_ops", "ops.embedding_ops", "ops.gen_array_ops", "ops.gen_bitwise_ops", "ops.gen_data_flow_ops",
+    "ops.gen_image_ops", "ops.gen_linalg_ops", "ops.gen_math_ops", "ops.gen_nn_ops", "ops.gen_ragged_array_ops",
+    "ops.gen_spectral_ops", "ops.gen_string_ops", "ops.histogram_ops", "ops.image_ops_impl", "ops.linalg_ops",
+    "ops.manip_ops", "ops.math_ops", "ops.nn_impl", "ops.nn_ops", "ops.numerics", "ops.random_crop_ops",
+    "ops.random_ops", "ops.sets_impl", "ops.sort_ops", "ops.sparse_ops", "ops.special_math_ops",
+    "ops.stateless_random_ops", "ops.string_ops", "ops.tensor_getitem_override",
+})  # fmt: skip
+PURE_TF_PACKAGES = ("ops.linalg.", "ops.ragged.", "ops.signal.")
 TENSOR_CLASSES = frozenset({"RaggedTensor", "SparseTensor", "IndexedSlices", "TensorShape"})
 
 
@@ -79,7 +86,7 @@ class Library:
         if not inspect.isroutine(found):
             return False
         own = any(home.startswith(f"{self.package}.src.{part}") for part in PURE)
-        return own or is_pure(str(_canonical(found)))
+        return own or _computes(found)
 
     def is_registered(self, node: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
         """Whether the names are those of an object that the user's own code brought along."""
@@ -122,19 +129,17 @@ class Library:
 
 
 def is_pure(symbol: str) -> bool:
-    """Whether a TensorFlow function of this name ("nn.relu", "concat") only computes."""
-    symbol = symbol.removeprefix("compat.v1.").removeprefix("compat.v2.")
-    part, dot, _ = symbol.partition(".")
-    if not dot:
-        return part not in IMPURE_TF and part not in ("", "None")
-    return part in PURE_TF or symbol.startswith(("debugging.assert", "debugging.check_numerics"))
-
-
-def _canonical(found: Any) -> str | None:
+    """Whether a TensorFlow function of this public name ("nn.relu", "compat.v1.transpose") only computes."""
     from tensorflow.python.util import tf_export
 
-    name: str | None = tf_export.get_canonical_name_for_symbol(found)
-    return name
+    return _computes(tf_export.get_symbol_from_name(symbol))
+
+
+def _computes(function: Any) -> bool:
+    first, _, home = str(getattr(function, "__module__", "")).partition(".python.")
+    return (
+        inspect.isroutine(function) and first == "tensorflow" and (home in PURE_TF or home.startswith(PURE_TF_PACKAGES))
+    )
 
 
 @functools.cache

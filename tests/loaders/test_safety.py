@@ -142,7 +142,8 @@ def test_an_alias_of_lambda_is_known_by_its_class(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     "symbol",
     ["io.read_file", "compat.v1.gfile.Remove", "compat.v1.py_func", "keras.utils.get_file", "saved_model.load",
-     "load_op_library", "raw_ops.ReadFile", "data.TFRecordDataset"],
+     "load_op_library", "raw_ops.ReadFile", "data.TFRecordDataset", "compat.v1.write_file", "rpc_client",
+     "import_graph_def", "quantization.experimental.quantize_saved_model", "no_such_function"],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["TFOpLambda", "SlicingOpLambda"])
 def test_tensorflow_functions_that_do_more_than_compute(symbol: str, name: str, tmp_path: Path) -> None:
@@ -189,7 +190,12 @@ GOOD: dict[str, Callable[[], Any]] = {
         tf_keras.layers.Dense(4, tf_keras.activations.swish), tf_keras.src.applications.convnext.LayerScale(0.1, 4),
     ]),
     "calls of TensorFlow": lambda: tf_keras.Model(
-        x := tf_keras.Input((4,)), tf.concat([x[:, :2], tf.nn.softmax(tf.cast(x, tf.float32))], 1)
+        x := tf_keras.Input((4,)),
+        tf.concat([x[:, :2], tf.nn.softmax(tf.cast(x, tf.float32)), -x / 2 + 1, tf.compat.v1.transpose(tf.transpose(x)),
+                   tf.image.resize(tf.reshape(x, (-1, 2, 2, 1)), (1, 1))[:, 0, 0], tf.where(x > 0, x, tf.exp(x)),
+                   tf.one_hot(tf.argmax(x, 1), 3), tf.linalg.norm(x, axis=1, keepdims=True), tf.clip_by_value(x, 0, 1),
+                   tf.stack(tf.unstack(x, axis=1), axis=1), tf.gather(x, [0, 1], axis=1), tf.pad(x, ((0, 0), (1, 0))),
+                   tf.zeros_like(x), tf.broadcast_to(x, tf.shape(x))], 1),
     ),
 }  # fmt: skip
 
