@@ -276,13 +276,21 @@ def settled(model: Any, folder: Path) -> Settled:
 
 
 def any_graph_settles(data: st.DataObject, folder: Path) -> None:
+    import tensorflow as tf
     import tf_keras
 
     tf_keras.backend.clear_session()
-    settled(graphs.random_graph(data.draw, tf_keras), folder)
+    # TensorFlow 2.21 fuses a convolution without bias, BatchNorm and tanh, and has no kernel for that.
+    tf.config.optimizer.set_experimental_options({"remapping": False})
+    try:
+        settled(graphs.random_graph(data.draw, tf_keras), folder)
+    finally:
+        tf.config.optimizer.set_experimental_options({"remapping": True})
 
 
-@settings(max_examples=5, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=5, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
 @given(st.data())
 def test_any_graph_is_quantized_or_says_what_is_not(tmp_path: Path, data: st.DataObject) -> None:
     any_graph_settles(data, tmp_path)
