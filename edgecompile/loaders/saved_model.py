@@ -30,6 +30,8 @@ from edgecompile.loaders.safety import check_saved_model
 
 SERVING = "serving_default"
 GRAPHS = ("_tf_keras_sequential", "_tf_keras_network")  # how Keras marks Sequential and functional roots
+_MULTIPLYING = frozenset({"BatchMatMulV2", "BatchMatMulV3", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "Einsum",
+                         "MatMul"})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def _from_signature(path: Path, loaded: Any, options: LoadOptions, notes: tuple[
             hint="export it with tf.saved_model.save(model, folder, signatures=model.call.get_concrete_function(...))",
         )
     function = signatures.get(SERVING) or next(iter(signatures.values()))
+    _check_precision(path, function)
     specs = function.structured_input_signature[1]
     names = sorted(specs, key=_natural)
     for name in names:
@@ -103,6 +106,20 @@ def _from_signature(path: Path, loaded: Any, options: LoadOptions, notes: tuple[
         ),
     )
     return SavedModelSource(SAVED_MODEL, path, function, signature, notes, loaded)
+
+
+def _check_precision(path: Path, function: Any) -> None:
+    """ModelError where the graph multiplies in other than float32: TFLite can't, and a graph is no more than that."""
+    import tensorflow as tf
+
+    other = {kind.as_datatype_enum: kind.name for kind in (tf.float16, tf.bfloat16, tf.float64)}
+    graph = function.graph.as_graph_def()
+    for node in (*graph.node, *(n for f in graph.library.function for n in f.node_def)):
+        if node.op in _MULTIPLYING and node.attr["T"].type in other:
+            raise ModelError(
+                f"{path}: {node.op} ({node.name}) computes in {other[node.attr['T'].type]}; expected float32",
+                hint="give the model as a .keras file, which is rebuilt in float32, or export it with a float32 policy",
+            )
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -11,6 +11,7 @@ import pytest
 import tf_keras
 
 from edgecompile import bridge, loaders
+from edgecompile.errors import ModelError
 from edgecompile.loaders import LoadOptions
 
 PLAIN = LoadOptions()
@@ -98,3 +99,10 @@ def test_float32_is_left_alone(tmp_path: Path) -> None:
     network(keras, "float32").get_layer("block").save(path)
     source = loaders.load(path, PLAIN)
     assert source.notes == ()
+
+
+def test_an_exported_graph_of_half_precision_is_refused_at_once(tmp_path: Path) -> None:
+    network(keras, "mixed_float16").export(tmp_path / "m", verbose=False)
+    with pytest.raises(ModelError, match="computes in float16") as caught:
+        loaders.load(tmp_path / "m", PLAIN)
+    assert ".keras file" in (caught.value.hint or "")
