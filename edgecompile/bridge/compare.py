@@ -12,6 +12,7 @@ from edgecompile.bridge import graph
 from edgecompile.bridge.build import Traced
 from edgecompile.errors import BridgeError, NonFiniteError
 from edgecompile.loaders.base import call_keras, output_names
+from edgecompile.remapping import run_fused
 
 Array = npt.NDArray[Any]
 
@@ -72,15 +73,19 @@ def relative(expected: Array, received: Array) -> float:
 def _outputs(model: Any, arrays: list[Array]) -> list[Array]:
     import tensorflow as tf
 
-    run = tf.function(lambda tensors: tf.nest.flatten(call_keras(model, tensors)))
     fixed = model.inputs[0].shape[0]
     n = len(arrays[0])
     index = np.arange(n if not fixed else -(-n // fixed) * fixed).clip(max=n - 1)
     step = fixed or BATCH
-    parts = [
-        [out.numpy() for out in run([tf.constant(a[index[start : start + step]]) for a in arrays])]
-        for start in range(0, len(index), step)
-    ]
+
+    def traced() -> list[list[Array]]:
+        run = tf.function(lambda tensors: tf.nest.flatten(call_keras(model, tensors)))
+        return [
+            [out.numpy() for out in run([tf.constant(a[index[start : start + step]]) for a in arrays])]
+            for start in range(0, len(index), step)
+        ]
+
+    parts = run_fused(traced, traced)
     return [np.concatenate(column) if np.ndim(column[0]) else np.stack(column) for column in zip(*parts, strict=True)]
 
 

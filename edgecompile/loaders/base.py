@@ -23,6 +23,7 @@ from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.code import working_folder_on_path
 from edgecompile.errors import DataError, ModelError, NonFiniteError, perhaps
 from edgecompile.recurrent import begin_each_sample_anew
+from edgecompile.remapping import run_fused
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -84,7 +85,14 @@ class KerasSource(SourceModel):
         fixed = self.model.inputs[0].shape[0]
 
         def on_batch(batch: list[Array]) -> list[Array]:
-            return [out.numpy() for out in self._run([tf.constant(a) for a in batch])]
+            def run() -> list[Array]:
+                return [out.numpy() for out in self._run([tf.constant(a) for a in batch])]
+
+            def again() -> list[Array]:
+                vars(self).pop("_run", None)
+                return run()
+
+            return run_fused(run, again)
 
         return in_batches(on_batch, x, self.signature, batch_size, fixed)
 

@@ -21,6 +21,7 @@ from edgecompile.errors import DataError, NonFiniteError
 from edgecompile.loaders.base import SourceModel
 from edgecompile.loaders.interpreter import dequantize, quantize
 from edgecompile.ondevice.runner import load_inputs, save_arrays
+from edgecompile.remapping import run_fused
 from edgecompile.stages.base import NOTHING, Context, Outcome, Progress
 from edgecompile.task import AUTOENCODER, CLASSIFICATION, Array, Arrays, Metric, Split, Task, align
 from edgecompile.tflite_file import read
@@ -315,7 +316,15 @@ def keras_predictor(model: Any, signature: Signature) -> Any:
 
     def predict(x: Arrays) -> dict[str, Array]:
         arrays = [x[t.name].astype(t.dtype) for t in signature.inputs]
-        outputs = model.predict_on_batch(arrays[0] if len(arrays) == 1 else arrays)
+
+        def run() -> Any:
+            return model.predict_on_batch(arrays[0] if len(arrays) == 1 else arrays)
+
+        def again() -> Any:
+            model.predict_function = None
+            return run()
+
+        outputs = run_fused(run, again)
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
         return {t.name: np.asarray(o) for t, o in zip(signature.outputs, outputs, strict=True)}
 

@@ -378,3 +378,18 @@ def test_a_tflite_whose_output_has_no_size_before_it_runs(data: Path) -> None:
     """Shapes inside of the transformer are computed by operators; its inputs are indices of words."""
     source = loaders.load(data / "models/text/sst2_transformer_fp32.tflite", PLAIN)
     assert [t.shape for t in source.signature.outputs] == [(1, 2)]
+
+
+def test_what_tensorflow_fuses_and_has_no_kernel_for(tmp_path: Path) -> None:
+    """A convolution without bias, BatchNorm, tanh: TensorFlow 2.21 ends such a graph with "Fusion is not implemented"."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    image = tf_keras.Input((8, 8, 1), name="image")
+    h = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same", use_bias=False)(image))
+    model = tf_keras.Model(image, layers.Dense(2)(layers.Flatten()(layers.Activation("tanh")(h))))
+    model.save(tmp_path / "tanh.h5")
+    x = np.random.default_rng(0).random((300, 8, 8, 1), np.float32)  # a second batch is traced anew
+    source = loaders.load(tmp_path / "tanh.h5", PLAIN)
+    (found,) = source.predict({"image": x}).values()
+    np.testing.assert_allclose(found, model(x, training=False).numpy(), atol=1e-6)
