@@ -381,7 +381,7 @@ def test_a_tflite_whose_output_has_no_size_before_it_runs(data: Path) -> None:
 
 
 def test_what_tensorflow_fuses_and_has_no_kernel_for(tmp_path: Path) -> None:
-    """A convolution without bias, BatchNorm, tanh: TensorFlow 2.21 ends such a graph with "Fusion is not implemented"."""
+    """A convolution without bias, BatchNorm, tanh: "Fusion is not implemented", says TensorFlow 2.21."""
     import tf_keras
 
     layers = tf_keras.layers
