@@ -14,6 +14,7 @@ from edgecompile.backends import BACKENDS
 from edgecompile.backends.choice import Chosen, choose
 from edgecompile.bundle import check_output
 from edgecompile.data import DataSource
+from edgecompile.default_recipe import default_recipe, first_recipe, unjudged
 from edgecompile.devices.base import Device
 from edgecompile.errors import (
     DataError,
@@ -26,13 +27,11 @@ from edgecompile.errors import (
 from edgecompile.loaders import sniff
 from edgecompile.loaders.base import LoadOptions
 from edgecompile.loaders.saved_model import GRAPHS
-from edgecompile.recipe import DEFAULT, Recipe, load_recipe
-from edgecompile.search_space import DYNAMIC, FLOAT, INT8
+from edgecompile.recipe import Recipe, load_recipe
 from edgecompile.stages.base import NOTHING, REPRESENTATIVE, TRAINING, Stage
 from edgecompile.stages.load import Bridge, Load, Train
 from edgecompile.stages.slim import Slim
 from edgecompile.target import Target, load_target
-from edgecompile.task import AUTOENCODER
 from edgecompile.tasks import TaskFacts
 from edgecompile.tflite_file import read
 
@@ -173,8 +172,10 @@ def look_up(request: BuildRequest, board: Device | None) -> Named:
 def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
     """Check the whole request and decide what to do. `facts`: what the data is, None without data."""
     target, source = named.target, named.source
-    first = _first(target, source, facts)
-    recipe, reason = (named.recipe, "asked for") if named.recipe else _default_recipe(target, first, facts, request)
+    first = first_recipe(target, _is_quantized(source), facts)
+    recipe, reason = (
+        (named.recipe, "asked for") if named.recipe else default_recipe(target, first, facts, request.max_drop)
+    )
     begins = recipe.search is not None and recipe.search.first
     minutes = request.budget_minutes
     if isinstance(minutes, str):
@@ -229,34 +230,8 @@ def find_source(model: str) -> Source:
     return Source(path.stem or path.resolve().name, kind, path, Load(str(path.resolve()), sha256_path(path)))
 
 
-def _first(target: Target, source: Source, facts: TaskFacts | None) -> str:
-    """The recipe that needs no training: the target's own, where there are samples to calibrate it with."""
-    if source.kind == TFLITE and source.path is not None and read(source.path).is_quantized:
-        return FLOAT  # as it is: its integers are what they are
-    calibrated = facts is not None and facts.train > 0
-    return DYNAMIC if target.first == INT8 and not calibrated else target.first
-
-
-def _default_recipe(target: Target, first: str, facts: TaskFacts | None, request: BuildRequest) -> tuple[Recipe, str]:
-    """What is built where no recipe is named, and why."""
-    unjudged = _unjudged(facts, request)
-    chosen = f"{target.id}'s first choice" if first == target.first else f"what can be made for {target.id}"
-    if first == FLOAT != target.first:
-        return load_recipe(first), "a quantized .tflite stays as it is"
-    if unjudged:
-        return load_recipe(first), f"{chosen}, and nothing to choose another by: {unjudged}"
-    return load_recipe(DEFAULT), f"{first} first, then what is better in {', then '.join(target.prefers)}"
-
-
-def _unjudged(facts: TaskFacts | None, request: BuildRequest) -> str:
-    """Why no two models can be told apart by the validation metric; "" where they can."""
-    if facts is None:
-        return "there is no data"
-    if facts.metric is None or not facts.trainable:
-        return "it takes labelled training and test samples"
-    if facts.kind == AUTOENCODER:
-        return "an autoencoder's metric is not known on validation samples"
-    return "--max-drop is off" if request.max_drop is None else ""
+def _is_quantized(source: Source) -> bool:
+    return source.kind == TFLITE and source.path is not None and read(source.path).is_quantized
 
 
 def can_train(source: Source) -> bool:
@@ -302,12 +277,12 @@ def chain(recipe: str, wanted: Sequence[Stage], source: Source) -> tuple[Stage, 
 
 
 def _check_search(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest) -> None:
-    unjudged = _unjudged(facts, request)
-    if not unjudged:
+    why = unjudged(facts, request.max_drop)
+    if not why:
         return
     hint = "give --data with x_train, y_train, x_test and y_test of a labelled task, or take another recipe"
     raise RecipeError(
-        f"recipe {recipe.name!r} searches within --max-drop, by the metric on validation samples, and {unjudged}",
+        f"recipe {recipe.name!r} searches within --max-drop, by the metric on validation samples, and {why}",
         hint="give a number" if request.max_drop is None else hint,
     )
 

@@ -49,7 +49,8 @@ class Trials:
         """What the search takes, each trial being stages of the cache like any other build's."""
         made = self.made
         assert made.max_drop is not None
-        budget = _Budget(made.request.budget_minutes)  # type: ignore[arg-type]
+        allowed: float = made.max_drop
+        budget = _Budget(made.budget_minutes)
 
         def run(steps: Sequence[Stage], minutes: float | None) -> Iterator[Artifact]:
             for artifact in self.run(steps, minutes):
@@ -63,10 +64,10 @@ class Trials:
             drop=lambda value: compare.metric_drop(self.metric, self.before, value),
             size=self._size,
             say=self.session.display.line,
-            limit=made.max_drop * config.margin,
+            limit=allowed * config.margin,
             prefers=made.target.prefers if config.first else ("size", "accuracy"),
             latency=self._latency if config.first else None,
-            blind=lambda artifact: self._blind(artifact, made.max_drop),  # type: ignore[arg-type]
+            blind=lambda artifact: self._blind(artifact, allowed),
             scarce=scarce(training),
         )
         return search(
@@ -81,7 +82,9 @@ class Trials:
     def run(self, steps: Sequence[Stage], minutes: float | None) -> Iterator[Artifact]:
         trial = with_steps(self.made, steps, minutes)
         self.session.total += len(trial.steps)
-        least = self.before * (_DESTROYED if self.metric.higher_is_better else _EXPLODED)
+        # A metric that is 0 or less has no share to fall to.
+        worst = self.before * (_DESTROYED if self.metric.higher_is_better else _EXPLODED)
+        least = worst if self.before > 0 else None
         if not trial.steps:
             return iter((self.source,))
         return compress(trial, self.source, self.settings, self.session, least)
@@ -128,11 +131,12 @@ class Trials:
     def _blind(self, artifact: Artifact, allowed: float) -> tuple[float, str]:
         stage = Resolution(str(self.baseline.files["validation_outputs"]))
         key = self.baseline.history[-1].key
-        metrics = self.session.run(Job(stage, artifact, self.settings, depends=(key,)), announce=False).history[-1]
-        low, high = metrics.metrics["interval"]
+        job = Job(stage, artifact, self.settings, depends=(key,))
+        found = self.session.run(job, announce=False).history[-1].metrics
+        low, high = found["interval"]
         points = compare.drops_in_points(self.metric, self.before, self.before)
         unit = 100 if points else 100 / (abs(self.before) or 1.0)
-        return blind((high - low) / 2 * unit, allowed, metrics.metrics["samples"], " points" if points else "%")
+        return blind((high - low) / 2 * unit, allowed, found["samples"], " points" if points else "%")
 
 
 @dataclass
