@@ -98,7 +98,8 @@ class Job:
 
     def result_key(self, metrics: Mapping[str, Any]) -> str:
         """The key of a result: that without a budget where the budget cut no epoch, since it then depends on none."""
-        return self.unlimited.key if metrics.get("whole") else self.key
+        whole = metrics.get("epochs") == getattr(self.stage, "epochs", None)
+        return self.unlimited.key if whole else self.key
 
     @property
     def logs(self) -> Path | None:

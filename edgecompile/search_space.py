@@ -40,7 +40,7 @@ class Search:
     least: the share of its axis that a trial keeps at least; 0: as far as the axis goes.
     patience: how many trials in a row may gain nothing before the search ends; 0: as many as there are.
     epochs, learning_rate: of the training after channels or ranks were cut; qat_epochs: of the training in int8.
-    steps: how many of the optimizer's steps the epochs come to at least: a small training set gets more of them.
+    steps: how many of the optimizer's steps the epochs come to at least, by several passes over a small training set.
     distillation: of both, from the float model.
     """
 

@@ -103,7 +103,6 @@ class PruneChannels(TrainedStage):
         metrics = {
             "epochs": sum(done["epochs"] for done in rounds.done),
             "losses": [loss for done in rounds.done for loss in done["losses"]],
-            "whole": all(done["whole"] for done in rounds.done),
             **{of: {"before": cost_of(whole, of), "after": cost_of(model, of)} for of in COSTS},
             "channels": {layer: [n, after[layer]] for layer, n in channels.widths().items()},
             "rounds": rounds.done,
@@ -289,7 +288,7 @@ class _Rounds:
             if last:
                 raise
             self._ctx.say(f"round {number}: no time for an epoch, its share goes to the next round")
-            return model, {**done, "epochs": 0, "losses": [], "whole": False, "seconds_unspent": share}
+            return model, {**done, "epochs": 0, "losses": [], "seconds_unspent": share}
         after = [v.numpy() for v in model.trainable_variables]
         trained = {**training_metrics(result), **changed_weights(before, after)}
         return model, {**done, **trained}

@@ -151,4 +151,4 @@ def naming(layers: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
 
 
 def training_metrics(result: Result) -> dict[str, Any]:
-    return {"epochs": result.epochs, "losses": result.losses, "whole": result.whole}
+    return {"epochs": result.epochs, "losses": result.losses}

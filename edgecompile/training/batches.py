@@ -19,6 +19,7 @@ from edgecompile.task import AUTOENCODER, Split, Task, align
 class Batches:
     """x, y: arrays by the names of `inputs` and `outputs`; y is None where a model learns to give its input back.
 
+    passes: over all samples, in an epoch.
     mixed: samples are mixtures of two, in ratios drawn anew for each; labels stay those of the first.
     """
 
@@ -30,6 +31,7 @@ class Batches:
     x: dict[str, Any]
     y: dict[str, Any] | None
     mixed: bool = False
+    passes: int = 1
 
     @staticmethod
     def of(
@@ -50,15 +52,16 @@ class Batches:
 
     @property
     def steps(self) -> int:
-        """In an epoch; samples that fill no batch wait for the next epoch's order."""
-        return len(next(iter(self.x.values()))) // self.size
+        """In an epoch; samples that fill no batch wait for the next pass' order."""
+        return len(next(iter(self.x.values()))) // self.size * self.passes
 
     def epoch(self, number: int) -> Any:
         """A dataset of (tuple of inputs, tuple of labels), each [size, ...]."""
         import tensorflow as tf
 
-        order = np.random.default_rng([self.seed, number]).permutation(len(next(iter(self.x.values()))))
-        order = order[: self.steps * self.size].reshape(self.steps, self.size)
+        samples, used = len(next(iter(self.x.values()))), self.steps // self.passes * self.size
+        draws = (np.random.default_rng([self.seed, number * self.passes + i]) for i in range(self.passes))
+        order = np.concatenate([draw.permutation(samples)[:used] for draw in draws]).reshape(self.steps, self.size)
         names = [spec.name for spec in self.inputs]
         dtypes = {spec.name: spec.dtype for spec in self.inputs}
         augment = self.task.augment

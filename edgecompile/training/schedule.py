@@ -21,7 +21,8 @@ class Schedule:
     distillation: what of the loss comes from a teacher; None: nothing.
     precision: "bfloat16" computes convolutions and matrix products in it where the CPU has instructions for it
         (AMX, AVX-512 BF16), and in float32 elsewhere; weights, BatchNorm's statistics and losses stay float32.
-    steps: how many of the optimizer's steps training comes to at least: a small training set gets more epochs.
+    steps: how many of the optimizer's steps training comes to at least: an epoch of a small training set is several
+        passes over it.
     dropout: the share of the model's own dropout rates that training uses. What was right for the whole model is too
         much for one that lost half of its channels, and a teacher regularizes, too; 0 turns dropout off.
     """
@@ -48,19 +49,16 @@ class Schedule:
             dropout=(self.dropout, 0 <= self.dropout <= 1, "a share from 0 to 1"),
         )
 
-    def epochs_of(self, batches: int) -> int:
-        """On a training set of so many batches."""
-        return max(self.epochs, -(-self.steps // batches))
+    def passes(self, batches: int) -> int:
+        """Over a training set of so many batches, in an epoch."""
+        return max(1, -(-self.steps // (batches * self.epochs)))
 
 
 @dataclass(frozen=True)
 class Result:
-    """whole: whether no budget cut an epoch."""
-
     epochs: int
     losses: list[float]
     seconds_per_epoch: float
-    whole: bool
 
 
 @dataclass

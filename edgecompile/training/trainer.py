@@ -8,6 +8,7 @@ once, when training starts, and kept beside the checkpoint.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,8 @@ class Trainer:
             self.schedule.batch_size,
             mixed=config is not None and config.mixup,
         )
+        # Not more epochs: each is a checkpoint, and traced anew where there is dropout.
+        self._batches = dataclasses.replace(self._batches, passes=self.schedule.passes(self._batches.steps))
         self._losses = self._loss_functions()
         self._norms = _batchnorms(self.model)
         self._teaching = Teaching(config, self.teacher, self.model, self.task.kind) if config else None
@@ -112,7 +115,7 @@ class Trainer:
                 self._save(epoch + 1, losses)
                 if writer is not None:
                     summarize(writer, epoch, losses[-1], time.monotonic() - began, self._optimizer)
-        return Result(epochs, losses, seconds, epochs == self.schedule.epochs_of(self._batches.steps))
+        return Result(epochs, losses, seconds)
 
     # -- one epoch
 
@@ -180,7 +183,7 @@ class Trainer:
             self.ctx.say(f"goes on from its checkpoint: {plan['epochs']} epochs were planned")
             return plan["epochs"], plan["seconds_per_epoch"]
         seconds = self._measure_epoch()
-        epochs = wanted = self.schedule.epochs_of(self._batches.steps)
+        epochs = self.schedule.epochs
         budget = self.ctx.budget_seconds
         if budget is not None and epochs * seconds > budget:
             epochs = int(budget / seconds)
@@ -190,7 +193,7 @@ class Trainer:
                     f"and this stage's share of --budget-minutes is {format_seconds(budget)}",
                     hint="give more minutes, or a recipe that doesn't train (int8, dynamic)",
                 )
-        cut = f" (the recipe's {wanted}, cut by the budget)" if epochs < wanted else ""
+        cut = f" (the recipe's {self.schedule.epochs}, cut by the budget)" if epochs < self.schedule.epochs else ""
         self.ctx.say(f"{epochs} epochs{cut}, estimated {format_seconds(epochs * seconds)}")
         _write_atomically(path, json.dumps({"epochs": epochs, "seconds_per_epoch": seconds}).encode())
         return epochs, seconds
