@@ -13,6 +13,7 @@ import tensorflow as tf
 import tf_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras.src.applications.convnext import LayerScale
 
 from edgecompile import bridge, keras3_layer, loaders
 from edgecompile.bridge import translate
@@ -360,6 +361,7 @@ def kept() -> dict[str, tuple[Any, list[str]]]:
         "model in a wrapper": (keras.Model(s, L.TimeDistributed(inner, name="td")(s)), ["TimeDistributed"]),
         "mask": (keras.Model(tokens, L.LSTM(3, recurrent_activation="hard_sigmoid", name="l")(padded)),
                  ["LSTM", "NotEqual"]),
+        "layer of an application": (keras.Model(v, LayerScale(0.3, 5)(v)), ["LayerScale"]),
         "custom layer": (keras.Model(v, L.Dense(2, name="d")(Own(name="mine")(v))), ["Own"]),
     }  # fmt: skip
 

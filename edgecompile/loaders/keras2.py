@@ -24,10 +24,9 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
     import tf_keras
     from tf_keras.src.engine.functional import Functional
 
-    library = origin.tf_keras()
-    config, objects = read_config(path), {**library.of_applications, **custom_objects(options)}
+    config, objects = read_config(path), custom_objects(options)
     layer_class()
-    check_config(config, options, library, objects, str(path))
+    check_config(config, options, origin.tf_keras(), objects, str(path))
     suffix = ".keras" if zipfile.is_zipfile(path) else ".h5"
     with with_suffix(path, suffix) as named, scope(objects):
         model = guarded(
@@ -40,11 +39,13 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
 
 @contextlib.contextmanager
 def scope(objects: Mapping[str, Any]) -> Iterator[None]:
-    """The user's objects, known to tf-keras and to Keras 3, whose layers tf-keras models may hold."""
+    """Where tf-keras knows the user's objects and layers that it has no public names for, and Keras 3, whose layers
+    tf-keras models may hold, the user's."""
     import keras
     import tf_keras
 
-    with tf_keras.saving.custom_object_scope(objects), keras.saving.custom_object_scope(objects):
+    known = {**origin.tf_keras().of_applications, **objects}
+    with tf_keras.saving.custom_object_scope(known), keras.saving.custom_object_scope(objects):
         yield
 
 

@@ -25,10 +25,11 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
             hint="unset KERAS_BACKEND, or set it to tensorflow",
         )
     library = origin.keras3()
-    config, objects = read_config(path), {**library.of_applications, **custom_objects(options)}
+    config, objects = read_config(path), custom_objects(options)
     check_config(config, options, library, objects, str(path))
+    known = {**library.of_applications, **objects}
     suffix = ".keras" if zipfile.is_zipfile(path) else ".h5"
-    with with_suffix(path, suffix) as named, keras.saving.custom_object_scope(objects):
+    with with_suffix(path, suffix) as named, keras.saving.custom_object_scope(known):
         model = guarded(path, lambda: keras.saving.load_model(named, compile=False, safe_mode=not options.allow_unsafe))
         require_graph(model, keras.Sequential, Functional, path, options)
         model, notes = guarded(path, lambda: in_float32(model, allow_unsafe=options.allow_unsafe))

@@ -46,6 +46,7 @@ def check_config(
     UnsafeModelError for code and for objects that are no parts of a model, UnsupportedLayerError for a layer class
     that is neither Keras's nor named by --custom.
     """
+    known = {**library.of_applications, **own}
     for node, layer in _objects(config, "model"):
         if not options.allow_unsafe:
             _refuse_code(node, layer, source)
@@ -53,7 +54,7 @@ def check_config(
             inner = [parse_json(text, source) for text in keras3_layer.serialized(node)]
             check_config(inner, options, origin.keras3(), own, source)
         elif isinstance(node.get("class_name"), str):
-            _check_origin(node, layer, options, library, own, source)
+            _check_origin(node, layer, options, library, known, source)
 
 
 def _check_origin(

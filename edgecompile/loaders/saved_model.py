@@ -13,7 +13,6 @@ import numpy as np
 
 from edgecompile.artifact import KERAS, SAVED_MODEL
 from edgecompile.errors import ModelError, NonFiniteError
-from edgecompile.loaders import origin
 from edgecompile.loaders.base import (
     Array,
     LoadOptions,
@@ -65,7 +64,7 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
     if root is not None:
         reason = "its root is a subclassed model"
         if root["identifier"] in GRAPHS:
-            with scope({**origin.tf_keras().of_applications, **custom_objects(options)}):
+            with scope(custom_objects(options)):
                 model = guarded(path, lambda: tf_keras.models.load_model(path, compile=False))
                 revived = [layer.name for layer in model._flatten_layers() if _revived(layer)]
                 if not revived and getattr(model, "inputs", None):
