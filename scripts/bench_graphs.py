@@ -116,7 +116,7 @@ def build(model: Path, recipe: str, out: Path, session: Any) -> dict[str, Any]:
         recipe=None if recipe == "default" else recipe,
         out=out,
         max_drop=100.0,
-        budget_minutes=0.03,
+        budget_minutes=0.2,
         backends=("litert",),
     )
     began = time.monotonic()
@@ -144,7 +144,7 @@ def page(result: dict[str, Any]) -> str:
         "# Random graphs",
         "",
         "Written by `scripts/bench_graphs.py`: graphs from a grammar of layers (tests/graphs.py) with random weights,",
-        "each built by default and by three recipes with little time to train (0.03 minutes). A number is an exit code",
+        "each built by default and by three recipes with little time to train (0.2 minutes). A number is an exit code",
         "(0: a bundle; 21: with these weights no engine's rounding is near enough to the reference's; 13, 25: refused",
         "before training), in brackets the share of 200 test samples with the float model's answer:",
         "weights are random, which says little of trained ones.",
