@@ -196,7 +196,7 @@ FLOATS = {
 }  # fmt: skip
 PRUNED = {
     "pictures": {"separable", "a", "up", "squeeze", "excite", "twice", "scores"},
-    "sequences": {"conv", "separable", "attention", "recurrent", "scores"},
+    "sequences": {"conv", "separable", "attention", "recurrent", "steps", "scores"},
     "volumes": {"volume", "dense", "scores"},
 }
 
