@@ -271,6 +271,7 @@ def test_a_small_set_is_told_and_nothing_is_trained(count: int, tmp_path: Path) 
     assert f"nothing is trained: {count} training samples are fewer than 10 for each of 10 classes" in done.err
 
 
+@pytest.mark.slow
 def test_a_choice_that_fails_on_the_test_set_fails_the_build_and_the_first_model_is_told(tmp_path: Path) -> None:
     """Zeros and ones alone to train and to validate with: what is trained on them forgets the other digits."""
     two = digits(300, classes=2)
@@ -299,6 +300,7 @@ def test_training_that_destroys_the_model_stops_at_once_and_is_told(tmp_path: Pa
     assert "training destroyed the model" in (tmp_path / "b" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_default_build_takes_what_is_better_and_repeats_itself(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", **digits(1400))
     plan = json.loads(default_build(tmp_path, "--dry-run", "--json").out)
