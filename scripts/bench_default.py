@@ -24,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import default_table
 from compression_rows.common import ROOT, Build, build, data_folder, facts
 
+from edgecompile.search_space import Settings
+
 RESULTS, PAGE = ROOT / "docs" / "benchmarks", ROOT / "docs" / "default-build.md"
 RECIPES = ("default", "int8", "prune-qat")
 
@@ -95,7 +97,7 @@ def _row(made: Build) -> dict[str, Any]:
     tested, search = made.stage("test"), made.manifest["search"]
     return {
         "command": " ".join(made.command),
-        "taken": _words(search["chosen"]) if search else made.manifest["recipe"]["name"],
+        "taken": Settings(**search["chosen"]).words() if search else made.manifest["recipe"]["name"],
         "trials": search["trials"] if search else [],
         "test": made.figure(made.manifest["data"]["metric"]),
         "drop": tested["drop"],
@@ -106,11 +108,6 @@ def _row(made: Build) -> dict[str, Any]:
         "engine": made.manifest["winner"]["id"],
         "minutes": made.minutes,
     }
-
-
-def _words(settings: dict[str, Any]) -> str:
-    shares = [f"{name} {value:.2f}" for name, value in settings.items() if isinstance(value, float) and value < 1]
-    return ", ".join([*shares, settings["precision"]])
 
 
 if __name__ == "__main__":
