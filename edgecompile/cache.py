@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -66,6 +67,38 @@ def system_error(problem: OSError, place: str) -> OutputError | DiskFullError | 
         return write_error(problem, path)
     if problem.errno in (errno.EACCES, errno.EPERM):
         return OutputError(f"{path} can't be read or written: permission denied", hint="look at its permissions")
+    return None
+
+
+@contextmanager
+def usable(say: Callable[[str], None]) -> Iterator[None]:
+    """Where the cache can't be written, an empty one in a temporary folder takes its place for as long as this is,
+    here and in all processes that are started: for commands whose answer needs none of what is in it."""
+    why = _unwritable(cache_root())
+    if why is None:
+        yield
+        return
+    with writing(Path("the folder for temporary files")), tempfile.TemporaryDirectory(prefix="edgecompile-") as folder:
+        say(f"the cache {cache_root()} can't be written ({why}): a temporary folder takes its place")
+        before = os.environ.get("EDGECOMPILE_CACHE")
+        os.environ["EDGECOMPILE_CACHE"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["EDGECOMPILE_CACHE"]
+            else:
+                os.environ["EDGECOMPILE_CACHE"] = before
+
+
+def _unwritable(root: Path) -> str | None:
+    """Why nothing can be written to the folder; None where it can."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root) as file:  # a mode says nothing of a file system that is read-only
+            file.write(b"x")
+    except OSError as problem:
+        return problem.strerror or str(problem)
     return None
 
 

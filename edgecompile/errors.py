@@ -136,6 +136,11 @@ class VerifyError(EdgecompileError):
     summary = "verify: the bundle doesn't hold what its manifest says"
 
 
+class ChangedFileError(EdgecompileError):
+    exit_code = 42
+    summary = "a file of a bundle isn't the one that was built: it is not loaded"
+
+
 class OutputError(EdgecompileError):
     exit_code = 50
     summary = "the output or cache folder can't be read or written"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecompile.artifact import Signature
+from edgecompile.errors import DataError
 from edgecompile.ondevice.runner import save_arrays
 from edgecompile.task import Array, Arrays
 
@@ -30,3 +32,22 @@ def read(path: Path | str, *wanted: str) -> dict[str, dict[str, Array]]:
             if not wanted or role in wanted:
                 roles.setdefault(role, {})[name] = saved[key]
     return roles
+
+
+def of_model(path: Path, signature: Signature) -> tuple[dict[str, Array], dict[str, Array]]:
+    """(inputs, reference outputs) of a model by name, [samples, ...] each; DataError where the file doesn't hold
+    them."""
+    try:
+        arrays = read(path)
+    except DAMAGED as problem:
+        raise DataError(f"golden.npz can't be read: {problem}") from None
+    found = []
+    for role, tensors in ((INPUTS, signature.inputs), (REFERENCE, signature.outputs)):
+        missing = [f"{role}/{tensor.name}" for tensor in tensors if tensor.name not in arrays[role]]
+        if missing:
+            raise DataError(f"golden.npz lacks {', '.join(missing)}")
+        found.append({tensor.name: arrays[role][tensor.name] for tensor in tensors})
+    inputs, stored = found
+    if len({len(array) if array.ndim else 0 for array in (*inputs.values(), *stored.values())}) != 1:
+        raise DataError("golden.npz: its inputs and outputs are of different numbers of samples")
+    return inputs, stored

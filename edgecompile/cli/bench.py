@@ -74,6 +74,7 @@ def command(
       edgecompile bench build/digits-rpi4 --on ssh://pi@raspberrypi.local
     """
     from edgecompile.bench import Options, bench, prepare
+    from edgecompile.cache import usable
     from edgecompile.cli.display import make_display
     from edgecompile.devices.farm import on_all
     from edgecompile.devices.inventory import Inventory
@@ -93,7 +94,7 @@ def command(
         with held_clocks(board) if set_clocks else nullcontext():
             return bench(work, options, report=report, device=board)
 
-    with make_display() as display, Session(display) as session:
+    with make_display() as display, usable(display.line), Session(display) as session:
         work = prepare(models, options, session.worker, report=display.progress)
         if on:
             found = on_all(

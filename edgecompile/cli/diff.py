@@ -57,6 +57,7 @@ def command(
       edgecompile diff float.tflite build/digits-host --data digits
       edgecompile diff before.tflite after.tflite --tolerance 1e-5 --all
     """
+    from edgecompile.cache import usable
     from edgecompile.cli.display import make_display
     from edgecompile.errors import ParityGateError
     from edgecompile.layerwise.subjects import Options, diff
@@ -64,7 +65,7 @@ def command(
     from edgecompile.session import Session
 
     options = Options(data, samples, tolerance, LoadOptions(custom, allow_unsafe, input_shape))
-    with make_display() as display, Session(display, verbose=verbose) as session:
+    with make_display() as display, usable(display.line), Session(display, verbose=verbose) as session:
         found = diff(a, b, options, session)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))

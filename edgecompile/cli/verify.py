@@ -38,13 +38,14 @@ def command(
       edgecompile verify build/digits-host
       edgecompile verify build/digits-rpi4 --on ssh://pi@raspberrypi.local
     """
+    from edgecompile.cache import usable
     from edgecompile.cli.display import make_display
     from edgecompile.devices.opening import one, open_board
     from edgecompile.session import Session
     from edgecompile.verify import verify
     from edgecompile.verify_on import verify_on
 
-    with make_display() as display, Session(display, verbose=verbose) as session:
+    with make_display() as display, usable(display.line), Session(display, verbose=verbose) as session:
         if on:
             with open_board(one(on), runtime) as board:
                 found = verify_on(
