@@ -33,7 +33,7 @@ class Session:
 
     def __init__(self, display: Display, cache: Cache | None = None, *, verbose: bool = False) -> None:
         self.display = display
-        self.cache = cache or Cache()
+        self.cache = cache or Cache(say=display.line)
         self.worker = Worker(self.cache.root / "logs" / f"{os.getpid()}.log", verbose=verbose)
         # Jobs of which the converter died, by key, as they were done in the end.
         self._instead: dict[str, Job] = {}
