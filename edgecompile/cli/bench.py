@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgecompile.cli.options import CPUS, DURATION
+from edgecompile.cli.options import COUNT, CPUS, DURATION
 from edgecompile.cli.tables import print_table
+from edgecompile.units import MOST_THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,14 +27,18 @@ _HEADINGS = ("model", "p50", "p90", "p99", "mean", "std", "init", "peak RSS", "r
 
 @click.command("bench")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE|FILE.tflite...")
-@click.option("--threads", type=click.IntRange(1), help="Threads an inference may use. [default: a bundle's own; 1]")
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), help="Threads an inference may use. [default: a bundle's own; 1]"
+)
 @click.option("--kernels", type=click.Choice(["xnnpack", "builtin", "both"]),
               help="LiteRT's kernels. [default: a bundle's winner; xnnpack]")  # fmt: skip
 @click.option("--cpus", type=CPUS, metavar="CPUS",
               help="Keep to these: 4-7, or any. [default: the last ones, as many as threads]")  # fmt: skip
-@click.option("--runs", type=click.IntRange(1), default=200, show_default=True,
+@click.option("--runs", type=COUNT, default=200, show_default=True,
               help="Timed runs, at least; they go on until half a second is over.")  # fmt: skip
-@click.option("--warmup", type=click.IntRange(0), default=20, show_default=True, help="Runs before timing starts.")
+@click.option(
+    "--warmup", type=click.IntRange(0, 1_000_000), default=20, show_default=True, help="Runs before timing starts."
+)
 @click.option("--data", metavar="D", help="Take inputs from there. [default: a bundle's golden inputs; else random]")
 @click.option("--sustain", type=DURATION, metavar="TIME",
               help="Go on for so long (10m), or until heat and latency settle: what is fastest then?")  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgecompile.cli.display import make_display
-from edgecompile.cli.options import BACKENDS, DROP, SHAPE, SIZE, THREADS, TIME, DropOff
+from edgecompile.cli.options import BACKENDS, DROP, MINUTES, SEED, SHAPE, SIZE, THREADS, TIME, DropOff
 from edgecompile.errors import ProjectFileError
 from edgecompile.project import FILE, read_project
 
@@ -63,12 +63,12 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option("--threads", type=THREADS,
               help="Threads an inference may use; with several (1,2,4 or 1-4) each engine competes with each number. "
               "[default: the target's]")  # fmt: skip
-@click.option("--budget-minutes", type=click.FloatRange(0, min_open=True),
+@click.option("--budget-minutes", type=MINUTES,
               help="Bound on training, in minutes. [default: 30; without --recipe 5, after the first]")  # fmt: skip
 @click.option("--custom", multiple=True, metavar="MODULE:NAME", help="A custom layer or function that the model needs.")
 @click.option("--allow-unsafe", is_flag=True, help="Accept models that carry code: Lambda layers, pickles.")
 @click.option("--pack", type=click.Choice(["xz", "gzip", "zstd"]), help="Also write the model in this packed form.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all randomness.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all randomness.")
 @click.option(
     "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write training logs there."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgecompile.cli.options import SHAPE
+from edgecompile.cli.options import COUNT, SHAPE, SHARE
 from edgecompile.cli.tables import make_console
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ _HEADINGS = ("#", "operator", "tensor", "shape", "type", "scale", *_NUMBERS)
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--data", metavar="D", help="Take training samples from there. [default: a bundle's golden inputs]")
-@click.option("--samples", type=click.IntRange(1), default=16, show_default=True, help="How many inputs, at most.")
-@click.option("--tolerance", type=click.FloatRange(0), metavar="X",
+@click.option("--samples", type=COUNT, default=16, show_default=True, help="How many inputs, at most.")
+@click.option("--tolerance", type=SHARE, metavar="X",
               help="Largest error, as a share of a tensor's range. [default: 1e-4, or an SNR of 10 dB]")  # fmt: skip
 @click.option("--input-shape", type=SHAPE, multiple=True, help="Full shape of an input whose size is free.")
 @click.option("--custom", multiple=True, metavar="MODULE:NAME", help="A custom layer or function that a model needs.")

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import click
 
+from edgecompile.cli.options import COUNT
+
 
 @click.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", metavar="D", help="The data of the build, where it isn't where the manifest says.")
 @click.option("--on", metavar="DEVICE",
               help="Run the model on this board: ssh://[user@]host[:port], adb://SERIAL, or its name.")  # fmt: skip
-@click.option("--samples", type=click.IntRange(1), help="With --on: so many of the test set. [default: all]")
+@click.option("--samples", type=COUNT, help="With --on: so many of the test set. [default: all]")
 @click.option("--runtime", type=click.Choice(["provisioned", "system"]), default="provisioned", show_default=True,
               help="On a board: bring a runtime along, or take its own.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")

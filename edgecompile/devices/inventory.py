@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from edgecompile import plain_json
 from edgecompile.cache import write_file
 from edgecompile.devices import adb
 from edgecompile.devices.ssh import Address
@@ -69,8 +70,8 @@ class Inventory:
         if not path.is_file():
             return Inventory(path)
         try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            devices = {name: Entry(name, **fields) for name, fields in data["devices"].items()}
+            data: dict[str, Any] = plain_json.parse(path.read_text(encoding="utf-8"))
+            devices = {name: _entry(name, fields) for name, fields in data["devices"].items()}
             groups = {name: [str(member) for member in members] for name, members in data["groups"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
             raise DeviceError(f"{path} can't be read: {problem}", hint="mend it, or move it away") from None
@@ -130,6 +131,15 @@ class Inventory:
         known = [*self.devices, *self.groups]
         hint = perhaps(name, known) if known else "edgecompile devices add NAME ssh://USER@HOST"
         return DeviceError(f"there is no device and no group {name!r}", hint=hint)
+
+
+def _entry(name: str, fields: dict[str, Any]) -> Entry:
+    """TypeError where a field isn't of its type: the file may have been edited."""
+    entry = Entry(name, **fields)
+    for key, value in asdict(entry).items():
+        if not isinstance(value, bool if key == "emulated" else str) and (value is not None or key == "url"):
+            raise TypeError(f"{key} of {name!r} is {value!r}")
+    return entry
 
 
 def folder() -> Path:
