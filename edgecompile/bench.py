@@ -12,6 +12,7 @@ import numpy as np
 
 from edgecompile import bundle, data, golden
 from edgecompile.artifact import Signature, TensorInfo
+from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate, without_threads
 from edgecompile.backends.litert import BUILTIN, XNNPACK
 from edgecompile.data import DataSource
@@ -148,6 +149,11 @@ def _subject(path: Path, options: Options) -> Subject:
     manifest = bundle.open_bundle(path)
     winner = bundle.winner(manifest)
     bundle.unchanged(path, manifest, *sorted(bundle.loaded_files(manifest)))
+    if winner["backend"] not in BACKENDS:
+        raise BundleError(
+            f"{path}: no backend {winner['backend']!r} in this edgecompile, it has {', '.join(BACKENDS)}",
+            hint="use the edgecompile it was built with, or measure its model.tflite",
+        )
     signature = read(file).signature
     try:
         threads = options.threads or int(winner["threads"])

@@ -126,6 +126,11 @@ class WorkerCrashError(EdgecompileError):
     summary = "a library died of a signal (a crash in its native code) while it converted or trained"
 
 
+class WorkerTimeoutError(EdgecompileError):
+    exit_code = 32
+    summary = "a library came to no end with the model, and was stopped"
+
+
 class BundleError(EdgecompileError):
     exit_code = 40
     summary = "not a bundle, or a damaged manifest"

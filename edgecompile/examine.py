@@ -14,6 +14,7 @@ from edgecompile.inspection import inspect_tflite
 from edgecompile.layers import inspect_builtin, inspect_source
 from edgecompile.loaders import sniff
 from edgecompile.loaders.base import LoadOptions
+from edgecompile.loaders.limits import call_within
 from edgecompile.stages.base import Progress
 from edgecompile.worker import Worker
 
@@ -39,7 +40,7 @@ def examine(model: str, options: LoadOptions, worker: Worker, *, report: Callabl
         return {"bundle": _headline(path, manifest), **inspect_tflite(path / MODEL)}
     if sniff(path) == TFLITE:
         return inspect_tflite(path)
-    loaded: dict[str, Any] = worker.call("loading the model", inspect_source, path, options, report=report)
+    loaded: dict[str, Any] = call_within(worker, path, f"loading {path}", inspect_source, path, options, report=report)
     return loaded
 
 

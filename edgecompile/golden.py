@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import numpy as np
 
 from edgecompile.artifact import Signature
 from edgecompile.errors import DataError
+from edgecompile.npz_file import opened
 from edgecompile.ondevice.runner import save_arrays
 from edgecompile.task import Array, Arrays
 
 INPUTS, FLOAT, REFERENCE = "inputs", "float", "reference"
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what reading a damaged file can raise
+DAMAGED = (OSError, ValueError, KeyError)  # what reading a damaged file can raise
 
 
 def write(path: Path, roles: Mapping[str, Arrays]) -> None:
@@ -26,7 +26,9 @@ def read(path: Path | str, *wanted: str) -> dict[str, dict[str, Array]]:
     """What `write` was given, of the roles that are wanted; of all where none is named. A role that isn't there is
     empty. Errors: one of DAMAGED."""
     roles: dict[str, dict[str, Array]] = {role: {} for role in wanted or (INPUTS, FLOAT, REFERENCE)}
-    with np.load(path, allow_pickle=False) as saved:
+    with opened(path) as saved:
+        if not isinstance(saved, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
         for key in saved.files:
             role, _, name = key.partition("/")
             if not wanted or role in wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import Protocol
 
 from edgecompile import data
@@ -12,9 +13,11 @@ from edgecompile.cache import Cache
 from edgecompile.data import DataSource
 from edgecompile.errors import WorkerCrashError
 from edgecompile.job import Job, replay_losses, run_job
+from edgecompile.loaders.limits import call_within
 from edgecompile.locate import crashing_layer
 from edgecompile.stages.base import Progress
 from edgecompile.stages.convert import FORMS_IN_WORK, Convert
+from edgecompile.stages.load import Load
 from edgecompile.tasks import TaskFacts, read_facts, remember, remembered
 from edgecompile.worker import Worker
 
@@ -99,9 +102,13 @@ class Session:
         tried = work / FORMS_IN_WORK
         tried.unlink(missing_ok=True)
         try:
-            made: Artifact = self.worker.call(
-                f"stage {job.stage.name}", run_job, job, out, work, report=self.display.progress
-            )
+            what, say = f"stage {job.stage.name}", self.display.progress
+            made: Artifact
+            if isinstance(job.stage, Load):
+                path = Path(job.stage.path)
+                made = call_within(self.worker, path, f"loading {path}", run_job, job, out, work, report=say)
+            else:
+                made = self.worker.call(what, run_job, job, out, work, report=say)
         except WorkerCrashError as crash:
             if not isinstance(job.stage, Convert):
                 raise

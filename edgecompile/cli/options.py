@@ -52,7 +52,10 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
 
 
 def parse_backends(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if text.strip() and not names:
+        raise ValueError(f"expected names of backends with commas between, received {text!r}")
+    return names
 
 
 COUNT = click.IntRange(1, 1_000_000_000)  # of samples, runs, epochs

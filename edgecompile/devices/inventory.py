@@ -17,6 +17,8 @@ from edgecompile.devices import adb
 from edgecompile.devices.ssh import Address
 from edgecompile.errors import DeviceError, perhaps
 
+_SCHEMES = ("ssh", "adb")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -39,6 +41,12 @@ class Entry:
             raise DeviceError(
                 f"--python {self.python!r} is neither an absolute path on the board nor a name on its PATH",
                 hint="such as /home/pi/venv/bin/python, or python3.11",
+            )
+        scheme = self.url.partition("://")[0]
+        if "://" in self.url and scheme not in _SCHEMES:
+            raise DeviceError(
+                f"{self.url!r}: {scheme!r} is no way to a board, expected ssh://[user@]host[:port] or adb://SERIAL",
+                hint=perhaps(scheme, _SCHEMES),
             )
         if not self.url.startswith(adb.SCHEME):
             _ = self.address
