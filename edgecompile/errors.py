@@ -196,6 +196,20 @@ class InternalError(EdgecompileError):
     summary = "a fault of edgecompile's own; the message names the file with the traceback"
 
 
+def internal_error(message: str, hint: str) -> EdgecompileError:
+    """What failed in a way that nothing foresaw: packages that don't fit together, where there are any, else a fault of
+    ours."""
+    from edgecompile.environment import misfits
+
+    found = misfits()
+    if found:
+        return MissingDependencyError(
+            f"{message}; packages don't fit together: {'; '.join(map(str, found))}",
+            hint="; ".join(dict.fromkeys(each.cure for each in found)),
+        )
+    return InternalError(message, hint=hint)
+
+
 def perhaps(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: "perhaps you meant ..." or the list of all there is."""
     options = sorted(known)

@@ -26,7 +26,7 @@ class Figure:
     """One number and all that is needed to believe it.
 
     name: ends in its statistic where there is one (latency_p50). of: "source", "model" (the bundle's) or a
-    candidate's id. label: measured | estimated | simulated | emulated-instructions. unit: "ms", "B", "MB", ...;
+    candidate's id. label: measured | estimated | simulated | emulated-instructions. unit: "ms", "B", "MiB", ...;
     "" for a ratio. runs: timed repetitions; samples: inputs of `split` it was computed on.
     """
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgecompile import data
 from edgecompile.artifact import Artifact, StageRecord
@@ -41,6 +42,8 @@ class Session:
         # Jobs of which the converter died, by key, as they were done in the end.
         self._instead: dict[str, Job] = {}
         self.total = self.number = self.cached = self.ran = 0
+        self._steps: list[list[Any]] = []  # [name, seconds of jobs]
+        self._announced = time.monotonic()
 
     def __enter__(self) -> Session:
         return self
@@ -52,7 +55,21 @@ class Session:
 
     def announce(self, name: str) -> None:
         self.number += 1
+        self._steps.append([name, 0.0])
+        self._announced = time.monotonic()
         self.display.stage(self.number, self.total, name)
+
+    def took(self, seconds: float) -> None:
+        """Counts to the step that was announced last: of work whose result was known, what it took when it was done."""
+        if self._steps:
+            self._steps[-1][1] += seconds
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Each step that was announced, with its seconds; the last is still under way, so by the clock."""
+        found = [{"name": name, "seconds": round(seconds, 3)} for name, seconds in self._steps]
+        if found:
+            found[-1]["seconds"] = round(max(found[-1]["seconds"], time.monotonic() - self._announced), 3)
+        return found
 
     def run(self, job: Job, *, announce: bool = True) -> Artifact:
         """The job's artifact, from the cache where it is there."""
@@ -66,6 +83,7 @@ class Session:
                 found = self._known(job) or self._publish(job, self._run(job))
         self.cached += cached
         self.ran += not cached
+        self.took(found.history[-1].seconds)
         if announce:
             self.display.done(found.history[-1], cached)
         if cached:

@@ -73,7 +73,10 @@ def build(kind: type[T], data: Mapping[str, Any], where: str, error: type[Edgeco
         missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if name not in values and missing:
             raise error(f"{where}: key {name!r} is missing")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except error as problem:  # of its own checks, which don't know where the values came from
+        raise error(f"{where}: {problem.message}", hint=problem.hint) from None
 
 
 def _convert(wanted: Any, value: Any, where: str, error: type[EdgecompileError]) -> Any:

@@ -96,10 +96,17 @@ def _shortened(text: str) -> str:
 
 
 def format_size(size: float) -> str:
-    """Bytes for people: exact below 10 KB, else three digits and the unit."""
+    """Bytes for people, in powers of 1000: exact below 10 kB, else three digits and the unit."""
     if size < 10_000:
         return f"{size:,.0f} B"
-    return f"{size / 1000:,.1f} kB" if size < 1_000_000 else f"{size / 1e6:,.2f} MB"
+    if size < 1_000_000:
+        return f"{size / 1000:,.1f} kB"
+    return f"{size / 1e6:,.2f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"
+
+
+def format_mebibytes(size: float) -> str:
+    """MiB, which the system counts memory in, as `format_size` writes all sizes."""
+    return format_size(size * 2**20)
 
 
 def format_ms(ms: float) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecompile.cache import system_error, writing
-from edgecompile.errors import EdgecompileError, InternalError, WorkerCrashError, WorkerTimeoutError
+from edgecompile.errors import EdgecompileError, InternalError, WorkerCrashError, WorkerTimeoutError, internal_error
 from edgecompile.stages.base import Progress
 
 _PR_SET_PDEATHSIG = 1
@@ -89,7 +89,7 @@ class Worker:
                 elif kind == "error":
                     raise value
                 else:
-                    raise InternalError(f"{what}: {value.strip().splitlines()[-1]}", hint=f"the log is {self.log}")
+                    raise internal_error(f"{what}: {value.strip().splitlines()[-1]}", f"the log is {self.log}")
         except (EOFError, BrokenPipeError, ConnectionResetError):
             code = self.close(patience=_DYING)
             raise WorkerCrashError(

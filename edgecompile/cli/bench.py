@@ -52,7 +52,9 @@ _HEADINGS = ("model", "p50", "p90", "p99", "mean", "std", "init", "peak RSS", "r
     "--set-clocks", is_flag=True, help="On a Jetson: hold its clocks at their highest meanwhile (needs sudo)."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     models: tuple[Path, ...],
     threads: int | None,
     kernels: str | None,
@@ -80,12 +82,15 @@ def command(
     """
     from edgecompile.bench import Options, bench, prepare
     from edgecompile.cache import usable
+    from edgecompile.cli.contradictions import excludes, needs
     from edgecompile.cli.display import make_display
     from edgecompile.devices.farm import on_all
     from edgecompile.devices.inventory import Inventory
     from edgecompile.devices.jetson import held_clocks
     from edgecompile.session import Session
 
+    needs(ctx, "runtime", "on", "is for a board")
+    excludes(ctx, "sustain", "runs", "a sustained run goes on for its time")
     if set_clocks and not on:
         raise click.UsageError("--set-clocks is for a Jetson: name it with --on")
     if page is not None and sustain is None:
@@ -133,14 +138,14 @@ def command(
 
 
 def _print(group: Group) -> None:
-    from edgecompile.units import format_ms
+    from edgecompile.units import format_mebibytes, format_ms
 
     found = group.measurement
     rows = []
     for name, r in found.results.items():
         times = [format_ms(r[key]) for key in ("p50", "p90", "p99", "mean", "std", "init_ms")]
         threads = str(found.figures(name, name)[0].threads)
-        rows.append((name, *times, f"{r['peak_rss_mb']:.1f} MB", str(r["runs"]), threads))
+        rows.append((name, *times, format_mebibytes(r["peak_rss_mb"]), str(r["runs"]), threads))
     print_table(_HEADINGS, rows, right=_HEADINGS[1:])
     if found.windows:
         _print_ranking(found.windows)

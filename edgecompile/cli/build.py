@@ -76,7 +76,8 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries print.")
-def command(**given: Any) -> None:
+@click.pass_context
+def command(ctx: click.Context, /, **given: Any) -> None:
     """Build a bundle from MODEL: a .keras, .h5 or .tflite file, a SavedModel folder, or a built-in model.
 
     MODEL and any option can stand in ./edgecompile.toml; the command line wins.
@@ -86,6 +87,7 @@ def command(**given: Any) -> None:
       edgecompile build digits --target host
       edgecompile build my.keras --data my.npz --target rpi4 --max-drop 1%
     """
+    from edgecompile.cli.contradictions import check_build
     from edgecompile.cli.summary import print_plan, print_summary
     from edgecompile.devices.opening import device_for
     from edgecompile.pipeline import build, make_plan
@@ -94,6 +96,7 @@ def command(**given: Any) -> None:
 
     if not given["model"]:
         raise click.UsageError(f"MODEL is missing, on the command line and in {FILE}")
+    check_build(ctx)
     drop = given["max_drop"]
     request = BuildRequest(
         model=given["model"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgecompile.cli.options import COUNT, SHAPE, SHARE
-from edgecompile.cli.tables import make_console
+from edgecompile.cli.tables import make_console, print_fitting
 
 if TYPE_CHECKING:
     from edgecompile.layerwise.report import Alone, Comparison, Row
@@ -149,7 +149,7 @@ def _table(rows: tuple[Row, ...], found: Comparison) -> None:
     for row in rows:
         style = "bold red" if row is found.first else "yellow" if row.over else ""
         table.add_row(*(Text(cell) for cell in _cells(row)), style=style)
-    make_console().print(table)
+    print_fitting(table, make_console())
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -20,7 +20,9 @@ from edgecompile.cli.options import COUNT
               help="On a board: bring a runtime along, or take its own.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries print.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     bundle: Path,
     data: str | None,
     on: str | None,
@@ -41,12 +43,15 @@ def command(
       edgecompile verify build/digits-rpi4 --on ssh://pi@raspberrypi.local
     """
     from edgecompile.cache import usable
+    from edgecompile.cli.contradictions import needs
     from edgecompile.cli.display import make_display
     from edgecompile.devices.opening import one, open_board
     from edgecompile.session import Session
     from edgecompile.verify import verify
     from edgecompile.verify_on import verify_on
 
+    needs(ctx, "runtime", "on", "is for a board")
+    needs(ctx, "samples", "on", "is for a board")
     with make_display() as display, usable(display.line), Session(display, verbose=verbose) as session:
         if on:
             with open_board(one(on), runtime) as board:
