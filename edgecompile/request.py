@@ -244,10 +244,7 @@ def can_train(source: Source) -> bool:
 
 
 def chain(recipe: str, wanted: Sequence[Stage], source: Source) -> tuple[Stage, ...]:
-    """The recipe's steps with what the source's format needs before them; RecipeError where they don't fit.
-
-    recipe: what it is called in messages.
-    """
+    """The steps of the recipe so called, with what the source's format needs before them; RecipeError where none fit."""
     steps: list[Stage] = []
     kind = source.kind
     for step in wanted:

@@ -14,7 +14,7 @@ REFUSED = {
     "build digits --backends ,": "expected names of backends",
     "build digits --runtime system": "--runtime is for a board: give --on",
     "build digits --target rpi4 --remeasure": "--remeasure: nothing is measured for rpi4",
-    "build m.tflite --recipe int8 --budget-minutes 3": "--budget-minutes is for training, and recipe 'int8' trains",
+    "build m.tflite --recipe int8 --tensorboard logs": "--tensorboard is for training, and recipe 'int8' trains",
     "build m.tflite --recipe mine.toml --tensorboard logs": "--tensorboard is for training, and recipe mine.toml",
     "build digits --input-shape a=1,2 --input-shape a=1,3": "--input-shape: a is given twice",
     "verify b --samples 3": "--samples is for a board: give --on",
@@ -39,7 +39,7 @@ def test_it_is_refused_at_once(arguments: str, said: str, tmp_path: Path) -> Non
     "arguments",
     [
         "--recipe int8",
-        "--recipe qat --budget-minutes 3",
+        "--recipe int8 --budget-minutes 3",
         "--target rpi4",
         "--backends litert,tvm",
         "--recipe int8 --seed 3",
