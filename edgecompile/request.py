@@ -244,7 +244,7 @@ def can_train(source: Source) -> bool:
 
 
 def chain(recipe: str, wanted: Sequence[Stage], source: Source) -> tuple[Stage, ...]:
-    """The steps of the recipe so called, and what the source's format needs before; RecipeError where they don't fit."""
+    """The steps of the recipe so called, and what the format needs before them; RecipeError where they don't fit."""
     steps: list[Stage] = []
     kind = source.kind
     for step in wanted:
