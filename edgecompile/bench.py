@@ -12,6 +12,7 @@ import numpy as np
 
 from edgecompile import bundle, data, golden
 from edgecompile.artifact import Signature, TensorInfo
+from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate, without_threads
 from edgecompile.backends.litert import BUILTIN, XNNPACK
 from edgecompile.data import DataSource
@@ -110,7 +111,8 @@ class Work:
 def prepare(paths: Sequence[Path], options: Options, worker: Worker, *, report: Report) -> list[Work]:
     """What is to be measured of bundles and .tflite files: those with equal input shapes interleaved.
 
-    Errors: ModelError and BundleError for what can't be measured, DataError for --data.
+    Errors: ModelError and BundleError for what can't be measured, ChangedFileError for files that a bundle wasn't built
+    with, DataError for --data.
     """
     source = data.resolve(options.data) if options.data else None
     subjects = [_subject(path, options) for path in dict.fromkeys(paths)]
@@ -141,18 +143,25 @@ def bench(work: Sequence[Work], options: Options, *, report: Report, device: Dev
 def _subject(path: Path, options: Options) -> Subject:
     if not path.exists():
         raise ModelError(f"{path}: no such file or folder", hint="give a bundle's folder or a .tflite file")
-    file = path / "model.tflite" if path.is_dir() else path
+    file = path / bundle.MODEL if path.is_dir() else path
     if not path.is_dir():
         return Subject(str(path), _litert(path, file, options, options.threads or 1), read(file).signature, None)
-    manifest, signature = bundle.open_bundle(path), read(file).signature
+    manifest = bundle.open_bundle(path)
+    winner = bundle.winner(manifest)
+    bundle.unchanged(path, manifest, *sorted(bundle.loaded_files(manifest)))
+    if winner["backend"] not in BACKENDS:
+        raise BundleError(
+            f"{path}: no backend {winner['backend']!r} in this edgecompile, it has {', '.join(BACKENDS)}",
+            hint="use the edgecompile it was built with, or measure its model.tflite",
+        )
+    signature = read(file).signature
     try:
-        winner = next(c for c in manifest["candidates"] if c["id"] == manifest["winner"]["id"])
         threads = options.threads or int(winner["threads"])
         # The name that --kernels has for it: `litert-xnnpack` of the backend `litert` is `xnnpack`.
         name = f"{path} {without_threads(winner['id']).removeprefix(winner['backend'] + '-')}"
         won = Candidate(name, winner["backend"], path / winner["file"], threads, dict(winner["config"]))
-        inputs = _golden(path / "golden.npz", signature)
-    except (*golden.DAMAGED, TypeError, AttributeError, StopIteration) as problem:
+        inputs = _golden(path / bundle.GOLDEN, signature)
+    except (*golden.DAMAGED, TypeError, AttributeError) as problem:
         raise BundleError(f"{path} is damaged: {problem}", hint=f"see `edgecompile verify {path}`") from None
     candidates = _litert(path, file, options, threads) if options.kernels else (won,)
     return Subject(str(path), candidates, signature, inputs)

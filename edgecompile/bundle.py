@@ -9,18 +9,22 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgecompile import lfs
 from edgecompile.artifact import sha256_file
 from edgecompile.cache import Cache, writing
-from edgecompile.errors import BundleError, OutputError
-from edgecompile.manifest import read_manifest
+from edgecompile.errors import BundleError, ChangedFileError, OutputError
+from edgecompile.manifest import check_manifest, read_manifest
 from edgecompile.packing import SUFFIXES
 
 PACKED = tuple(f"model.tflite{suffix}" for suffix in SUFFIXES.values())
-PARTS = ("manifest.json", "model.tflite", "golden.npz", "report.html", *PACKED)
+MODEL, GOLDEN = "model.tflite", "golden.npz"
+PARTS = ("manifest.json", MODEL, GOLDEN, "report.html", *PACKED)
 CANDIDATES = "candidates"
+GRAPH_SUFFIX = ".onnx"  # of what an engine was built from, beside it
+AGAIN = "build the bundle again, or restore its files"
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fs.h
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
@@ -170,21 +174,79 @@ def file_facts(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def open_bundle(path: Path) -> dict[str, Any]:
-    """The manifest of the bundle at `path`, whose files are all there."""
+def find_bundle(path: Path) -> dict[str, Any]:
+    """The manifest of the bundle at `path`, as it is there."""
     place = resolved(path)
     if not _exists(place) and _beside(place, "old").is_dir():
         with _alone(place):
             _restore(place)
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle", hint="give the folder that edgecompile build wrote")
-    manifest = read_manifest(path)
+    return read_manifest(path)
+
+
+def open_bundle(path: Path) -> dict[str, Any]:
+    """The manifest of the bundle at `path`, which is the build's own and whose files are all there.
+
+    What is in them `unchanged` says, or `changed_files`: nothing of a bundle may be loaded before.
+    ChangedFileError for a manifest that was changed, BundleError for what is no bundle.
+    """
+    manifest = find_bundle(path)
+    check_manifest(path, manifest)
+    foreign = [name for name in manifest["files"] if not _is_inside(name)]
+    if foreign:
+        raise BundleError(
+            f"{path / 'manifest.json'} names {foreign[0]!r}, which is no file of a bundle", hint="build it again"
+        )
     missing = [name for name in manifest["files"] if not (path / name).is_file()]
     if missing:
         raise BundleError(f"{path} lacks {', '.join(missing)}, which its manifest names", hint="build it again")
     return manifest
 
 
+def _is_inside(name: str) -> bool:
+    """Whether a name in a manifest is that of a part of the bundle, or of a candidate's file."""
+    folder, _, file = name.rpartition("/")
+    return name in PARTS or (folder == CANDIDATES and PurePosixPath(file).name == file and file != "..")
+
+
+def winner(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the manifest's candidates the one that won. BundleError where there is none, or its file is no part of the
+    bundle: whatever else lies there is never loaded."""
+    name = manifest["winner"]["id"]
+    found = next((each for each in manifest["candidates"] if each["id"] == name), None)
+    if found is None:
+        raise BundleError(f"the manifest is damaged: its winner {name!r} is none of its candidates", hint=AGAIN)
+    if found["file"] not in manifest["files"]:
+        raise BundleError(f"the manifest is damaged: {found['file']!r} of {name!r} is none of its files", hint=AGAIN)
+    chosen: Mapping[str, Any] = found
+    return chosen
+
+
+def loaded_files(manifest: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the files that are loaded to run the bundle: the model's, the winner's, and the graph beside that."""
+    file = winner(manifest)["file"]
+    graph = str(PurePosixPath(file).with_suffix(GRAPH_SUFFIX))
+    return frozenset({MODEL, GOLDEN, file, *([graph] if graph in manifest["files"] else [])})
+
+
 def changed_files(path: Path, manifest: Mapping[str, Any]) -> list[str]:
     """Names of files whose content is not what the manifest says."""
-    return [name for name, facts in manifest["files"].items() if sha256_file(path / name) != facts["sha256"]]
+    return [name for name, facts in manifest["files"].items() if _is_changed(path / name, facts)]
+
+
+def unchanged(path: Path, manifest: Mapping[str, Any], *names: str) -> None:
+    """ChangedFileError, before anything of them is loaded, where one of these files isn't the one that was built."""
+    changed = [name for name in dict.fromkeys(names) if _is_changed(path / name, manifest["files"][name])]
+    if changed:
+        raise ChangedFileError(f"{path}: {told(path, changed)} changed since the build: not loaded", hint=AGAIN)
+
+
+def told(path: Path, names: Sequence[str]) -> str:
+    """The names, with what a file is where that says why it isn't the one that was built."""
+    return ", ".join(f"{name} (a pointer of Git LFS: {lfs.CURE})" if lfs.is_pointer(path / name) else name
+                     for name in names)  # fmt: skip
+
+
+def _is_changed(file: Path, facts: Mapping[str, Any]) -> bool:
+    return bool(file.stat().st_size != facts["bytes"] or sha256_file(file) != facts["sha256"])

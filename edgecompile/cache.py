@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import secrets
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from edgecompile import sealed
 from edgecompile.artifact import Artifact
 from edgecompile.errors import DiskFullError, OutputError
 
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HELD = (errno.EAGAIN, errno.EACCES)  # what flock says of a lock that another process has
 _HOUR, _DAY = 3600, 86400  # seconds
+SHA256 = "sha256_of_file"  # in the facts that are kept of a file
+RECORD, DIGESTS = "artifact.json", "digests"  # of an entry, and in that
 
 
 def cache_root() -> Path:
@@ -69,6 +72,38 @@ def system_error(problem: OSError, place: str) -> OutputError | DiskFullError | 
     return None
 
 
+@contextmanager
+def usable(say: Callable[[str], None]) -> Iterator[None]:
+    """Where the cache can't be written, an empty one in a temporary folder takes its place for as long as this is,
+    here and in all processes that are started: for commands whose answer needs none of what is in it."""
+    why = _unwritable(cache_root())
+    if why is None:
+        yield
+        return
+    with writing(Path("the folder for temporary files")), tempfile.TemporaryDirectory(prefix="edgecompile-") as folder:
+        say(f"the cache {cache_root()} can't be written ({why}): a temporary folder takes its place")
+        before = os.environ.get("EDGECOMPILE_CACHE")
+        os.environ["EDGECOMPILE_CACHE"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["EDGECOMPILE_CACHE"]
+            else:
+                os.environ["EDGECOMPILE_CACHE"] = before
+
+
+def _unwritable(root: Path) -> str | None:
+    """Why nothing can be written to the folder; None where it can."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root) as file:  # a mode says nothing of a file system that is read-only
+            file.write(b"x")
+    except OSError as problem:
+        return problem.strerror or str(problem)
+    return None
+
+
 def write_file(path: Path, text: str) -> None:
     """Write `path` whole or not at all, whoever else writes it at the same time."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -92,8 +127,48 @@ class Entry:
 
 
 class Cache:
-    def __init__(self, root: Path | None = None) -> None:
+    """say: told of what was found damaged, which counts as absent and so is made again."""
+
+    def __init__(self, root: Path | None = None, *, say: Callable[[str], None] = lambda _: None) -> None:
         self.root = root or cache_root()
+        self._say = say
+        self._told: set[str] = set()
+        self._checked: set[str] = set()
+
+    def damaged(self, problem: sealed.Damaged) -> None:
+        """Say it, once."""
+        if str(problem) not in self._told:
+            self._told.add(str(problem))
+            self._say(f"{problem}: it is made again")
+
+    def kept(self, path: Path) -> dict[str, Any] | None:
+        """The facts that `keep` wrote there; None where there are none, or damaged ones."""
+        try:
+            found = sealed.unseal(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except sealed.Damaged as problem:
+            self.damaged(problem)
+            return None
+        with suppress(OSError):
+            os.utime(path)  # what `prune` goes by
+        return found
+
+    def is_whole(self, file: Path, kept: Mapping[str, Any] | None) -> bool:
+        """Whether a file is the one that `kept` facts have the digest of."""
+        try:
+            if kept is not None:
+                sealed.check(file.parent, {file.name: kept[SHA256]})
+        except FileNotFoundError:
+            return False
+        except sealed.Damaged as problem:
+            self.damaged(problem)
+            return False
+        return kept is not None
+
+    def keep(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """JSON, written whole."""
+        write_file(path, sealed.seal(facts))
 
     def _entry(self, key: str) -> Path:
         return self.root / "stages" / key
@@ -149,11 +224,25 @@ class Cache:
             return None
 
     def get(self, key: str) -> Artifact | None:
-        """The published artifact; None where there is none, or one that lacks any of its files."""
+        """The published artifact; None where there is none, or one whose files aren't those that were published.
+
+        An entry's files are read whole for that, once in the life of this cache: nothing changes them meanwhile.
+        """
         entry = self._entry(key)
         found = _read(entry)
         if found is None:
+            if (entry / RECORD).exists():
+                self.damaged(sealed.Damaged(f"{entry} was changed or damaged since it was written"))
             return None
+        if key not in self._checked:
+            try:
+                sealed.check(entry, sealed.unseal(entry / RECORD)[DIGESTS])
+            except FileNotFoundError:
+                return None
+            except sealed.Damaged as problem:
+                self.damaged(problem)
+                return None
+            self._checked.add(key)
         with suppress(FileNotFoundError):  # pruned since: what was read is then gone, which its user will say
             os.utime(entry)  # what `prune` goes by
         return found
@@ -164,11 +253,13 @@ class Cache:
         folder = self.root / "work" / (worked_as or key) / "out"
         entry = self._entry(key)
         with writing(entry):
-            (folder / "artifact.json").write_text(json.dumps(artifact.to_json(folder), indent=1))
+            found = sealed.digests(folder)
+            (folder / RECORD).write_text(sealed.seal({**artifact.to_json(folder), DIGESTS: found}))
             entry.parent.mkdir(parents=True, exist_ok=True)
             self._discard(entry)  # a broken one: `get` would have given a whole one
             folder.rename(entry)
             self._discard(folder.parent)
+        self._checked.add(key)
         published = self.get(key)
         if published is None:
             raise OutputError(f"{entry} vanished while it was written", hint="is another process pruning the cache?")
@@ -250,9 +341,9 @@ class Cache:
 
 
 def _read(entry: Path) -> Artifact | None:
-    """A published artifact that is whole; None for anything else."""
+    """A published artifact with all its files, whatever is in these; None for anything else."""
     try:
-        found = Artifact.from_json(json.loads((entry / "artifact.json").read_text()), entry)
+        found = Artifact.from_json(sealed.unseal(entry / RECORD), entry)
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return found if all(path.exists() for path in found.files.values()) else None

@@ -37,7 +37,7 @@ def compress(
 
 def with_steps(made: Plan, steps: Sequence[Stage], minutes: float | None) -> Plan:
     """The plan of one trial, with its share of the time."""
-    return dataclasses.replace(made, budget_minutes=minutes, steps=chain(made.recipe.name, steps, made.source))
+    return dataclasses.replace(made, budget_minutes=minutes, steps=chain(made.recipe.called, steps, made.source))
 
 
 def device_of(step: Stage) -> tuple[str, ...]:

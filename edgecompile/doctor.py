@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgecompile import __version__
+from edgecompile.environment import misfits
 from edgecompile.errors import EdgecompileError, MissingDependencyError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -37,7 +38,8 @@ class Package:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """targets: {id: what is missing, None where nothing is}. problems: what keeps the main job from running."""
+    """targets: {id: what is missing, None where nothing is}. problems: what keeps the main job from running; cures:
+    commands that mend those of packages that don't fit together."""
 
     system: dict[str, Any]
     packages: tuple[Package, ...]
@@ -45,6 +47,7 @@ class Diagnosis:
     cache: dict[str, Any]
     targets: dict[str, str | None]
     problems: tuple[str, ...]
+    cures: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         packages = [{**asdict(package), "fits": package.fits} for package in self.packages]
@@ -54,7 +57,8 @@ class Diagnosis:
         """MissingDependencyError where `edgecompile build` can't run."""
         if self.problems:
             raise MissingDependencyError(
-                f"edgecompile build can't run here: {'; '.join(self.problems)}", hint="pip install edgecompile"
+                f"edgecompile build can't run here: {'; '.join(self.problems)}",
+                hint="; ".join(self.cures) or "pip install edgecompile",
             )
 
 
@@ -67,12 +71,15 @@ def diagnose() -> Diagnosis:
         for p in packages
         if p.extra is None and not p.fits
     ]
+    unfit = misfits(ours=False)  # ours are listed one by one
+    problems += map(str, unfit)
     here = platform.python_version()
     if not satisfies(here, python):
         problems.append(f"Python {python} is needed, this is {here}")
     if not cache["writable"]:
         problems.append(f"the cache folder {cache['folder']} can't be written (EDGECOMPILE_CACHE names another)")
-    return Diagnosis(_system(), packages, _data(), cache, _targets(), tuple(problems))
+    cures = tuple(dict.fromkeys(each.cure for each in unfit))
+    return Diagnosis(_system(), packages, _data(), cache, _targets(), tuple(problems), cures)
 
 
 def satisfies(version: str, required: str) -> bool:
@@ -110,8 +117,7 @@ def parse_requirement(text: str) -> Package | None:
     name = _NAME.match(requirement.strip())
     if name is None:
         return None
-    python = re.search(r"python_version\s*([<>=!]+\s*)[\"']([\d.]+)[\"']", marker)
-    if python and not satisfies("{}.{}".format(*sys.version_info), python[1] + python[2]):
+    if not for_this_python(marker):
         return None
     extra = re.search(r"extra\s*==\s*[\"']([^\"']+)", marker)
     required = ",".join(f"{operator}{bound}" for operator, bound in sorted(_BOUND.findall(requirement), reverse=True))
@@ -120,6 +126,12 @@ def parse_requirement(text: str) -> Package | None:
     except importlib.metadata.PackageNotFoundError:
         installed = None
     return Package(name[0], required, installed, extra[1] if extra else None)
+
+
+def for_this_python(marker: str) -> bool:
+    """Whether a requirement with this marker is for the Python that runs."""
+    python = re.search(r"python_version\s*([<>=!]+\s*)[\"']([\d.]+)[\"']", marker)
+    return python is None or satisfies("{}.{}".format(*sys.version_info), python[1] + python[2])
 
 
 def _system() -> dict[str, Any]:

@@ -126,6 +126,11 @@ class WorkerCrashError(EdgecompileError):
     summary = "a library died of a signal (a crash in its native code) while it converted or trained"
 
 
+class WorkerTimeoutError(EdgecompileError):
+    exit_code = 32
+    summary = "a library came to no end with the model, and was stopped"
+
+
 class BundleError(EdgecompileError):
     exit_code = 40
     summary = "not a bundle, or a damaged manifest"
@@ -134,6 +139,11 @@ class BundleError(EdgecompileError):
 class VerifyError(EdgecompileError):
     exit_code = 41
     summary = "verify: the bundle doesn't hold what its manifest says"
+
+
+class ChangedFileError(EdgecompileError):
+    exit_code = 42
+    summary = "a file of a bundle isn't the one that was built: it is not loaded"
 
 
 class OutputError(EdgecompileError):
@@ -184,6 +194,20 @@ class DeviceTimeoutError(EdgecompileError):
 class InternalError(EdgecompileError):
     exit_code = 70
     summary = "a fault of edgecompile's own; the message names the file with the traceback"
+
+
+def internal_error(message: str, hint: str) -> EdgecompileError:
+    """What failed in a way that nothing foresaw: packages that don't fit together, where there are any, else a fault of
+    ours."""
+    from edgecompile.environment import misfits
+
+    found = misfits()
+    if found:
+        return MissingDependencyError(
+            f"{message}; packages don't fit together: {'; '.join(map(str, found))}",
+            hint="; ".join(dict.fromkeys(each.cure for each in found)),
+        )
+    return InternalError(message, hint=hint)
 
 
 def perhaps(name: str, known: Iterable[str]) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 
 from edgecompile import catalog
 from edgecompile.artifact import TFLITE
-from edgecompile.bundle import open_bundle
+from edgecompile.bundle import MODEL, open_bundle, unchanged
 from edgecompile.errors import BundleError, ModelError, perhaps
 from edgecompile.inspection import inspect_tflite
 from edgecompile.layers import inspect_builtin, inspect_source
 from edgecompile.loaders import sniff
 from edgecompile.loaders.base import LoadOptions
+from edgecompile.loaders.limits import call_within
 from edgecompile.stages.base import Progress
 from edgecompile.worker import Worker
 
@@ -22,7 +23,7 @@ def examine(model: str, options: LoadOptions, worker: Worker, *, report: Callabl
     """Plain data for JSON: as `inspect_tflite` for a .tflite and for a bundle (whose manifest's headline is under
     "bundle"), as `inspect_source` for Keras models, SavedModels and built-in models.
 
-    ModelError, BundleError and what the loaders raise; the loaders run in `worker`.
+    ModelError, BundleError, ChangedFileError and what the loaders raise; the loaders run in `worker`.
     """
     path = Path(model)
     if not path.exists():
@@ -35,10 +36,11 @@ def examine(model: str, options: LoadOptions, worker: Worker, *, report: Callabl
         )
     if (path / "manifest.json").is_file():
         manifest = open_bundle(path)
-        return {"bundle": _headline(path, manifest), **inspect_tflite(path / "model.tflite")}
+        unchanged(path, manifest, MODEL)
+        return {"bundle": _headline(path, manifest), **inspect_tflite(path / MODEL)}
     if sniff(path) == TFLITE:
         return inspect_tflite(path)
-    loaded: dict[str, Any] = worker.call("loading the model", inspect_source, path, options, report=report)
+    loaded: dict[str, Any] = call_within(worker, path, f"loading {path}", inspect_source, path, options, report=report)
     return loaded
 
 

@@ -145,6 +145,8 @@ def render(summary: Mapping[str, Any], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from edgecompile.cli.tables import print_fitting
+
     totals, sizes = summary["totals"], summary["sizes"]
     console.print(f"[bold]{escape(summary['path'])}[/bold]  {summary['size']:,} B")
     if summary["description"]:
@@ -167,7 +169,7 @@ def render(summary: Mapping[str, Any], console: Console) -> None:
             f"{row['macs']:,}" if row["macs"] else "",
             f"{row['weight_bytes']:,}" if row["weight_bytes"] else "",
         )
-    console.print(table)
+    print_fitting(table, console)
 
     table = Table("type", title="By type", title_justify="left")
     for column in ("count", "MACs", "weights, bytes"):
@@ -176,7 +178,7 @@ def render(summary: Mapping[str, Any], console: Console) -> None:
         table.add_row(escape(row["type"]), str(row["count"]), f"{row['macs']:,}", f"{row['weight_bytes']:,}")
     table.add_section()
     table.add_row("all", str(totals["operators"]), f"{totals['macs']:,}", f"{totals['weight_bytes']:,}")
-    console.print(table)
+    print_fitting(table, console)
 
     if summary["sparsity"]:
         table = Table("weights", "type", title="Sparsity", title_justify="left")
@@ -185,7 +187,7 @@ def render(summary: Mapping[str, Any], console: Console) -> None:
         for row in summary["sparsity"]:
             kind = _type(row["dtype"], row["shape"])
             table.add_row(escape(row["name"]), kind, f"{row['zeros']:.1%}", f"{row['unique']:,}")
-        console.print(table)
+        print_fitting(table, console)
 
     parts = ", ".join(f"{name.replace('_', ' ')} {value:,} B" for name, value in sizes.items())
     console.print(f"size: {parts}", highlight=False)

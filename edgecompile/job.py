@@ -23,6 +23,7 @@ from edgecompile.code import module_digest, package_digest
 from edgecompile.data import DataSource
 from edgecompile.errors import ModelError
 from edgecompile.loaders.base import LoadOptions
+from edgecompile.sealed import seal, unseal_or_none
 from edgecompile.stages.base import Context, Progress, Stage
 from edgecompile.task import Task
 
@@ -189,7 +190,7 @@ class _Spent:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        before = float(path.read_text()) if path.is_file() else 0.0
+        before = float((unseal_or_none(path) or {}).get("seconds", 0.0))
         self._began = time.monotonic() - before
         self._kept = before
 
@@ -200,7 +201,7 @@ class _Spent:
     def keep(self) -> None:
         if self.seconds - self._kept > _KEPT_EVERY:
             self._kept = self.seconds
-            write_file(self._path, str(self._kept))
+            write_file(self._path, seal({"seconds": self._kept}))
 
 
 def replay_losses(losses: list[float], folder: Path, *, report: Callable[[Progress], None]) -> None:

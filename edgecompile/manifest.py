@@ -8,10 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecompile.errors import BundleError
+from edgecompile import plain_json
+from edgecompile.artifact import sha256_json
+from edgecompile.errors import BundleError, ChangedFileError
+from edgecompile.schema_check import first_problem
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).parent / "manifest.schema.json"
+DIGEST = "manifest_sha256"  # of all the rest of the manifest
 
 MEASURED, ESTIMATED, SIMULATED, EMULATED = "measured", "estimated", "simulated", "emulated-instructions"
 LABELS = (MEASURED, ESTIMATED, SIMULATED, EMULATED)
@@ -22,7 +26,7 @@ class Figure:
     """One number and all that is needed to believe it.
 
     name: ends in its statistic where there is one (latency_p50). of: "source", "model" (the bundle's) or a
-    candidate's id. label: measured | estimated | simulated | emulated-instructions. unit: "ms", "B", "MB", ...;
+    candidate's id. label: measured | estimated | simulated | emulated-instructions. unit: "ms", "B", "MiB", ...;
     "" for a ratio. runs: timed repetitions; samples: inputs of `split` it was computed on.
     """
 
@@ -54,18 +58,27 @@ def find(manifest: Mapping[str, Any], name: str, of: str) -> float | None:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write manifest.json with the digest of what is in it, by which a change is found."""
     # In ASCII: names of files may hold what UTF-8 has no bytes for.
-    text = json.dumps(manifest, indent=1, allow_nan=False)
+    text = json.dumps({**manifest, DIGEST: digest(manifest)}, indent=1, allow_nan=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="ascii")
 
 
+def digest(manifest: Mapping[str, Any]) -> str:
+    """sha256 of a manifest's content, whatever the order of its keys and the spaces between them."""
+    # As JSON gives it back: tuples are lists there, and keys are text.
+    plain = json.loads(json.dumps({name: value for name, value in manifest.items() if name != DIGEST}))
+    return sha256_json(plain)
+
+
 def read_manifest(bundle: Path) -> dict[str, Any]:
-    """A bundle's manifest. BundleError where the folder isn't a bundle or its manifest is damaged."""
+    """A bundle's manifest, as it is there. BundleError where the folder isn't a bundle, or its manifest is no such
+    thing; what it says is believed only after `check_manifest`."""
     path = bundle / "manifest.json"
     if not path.is_file():
         raise BundleError(f"{bundle} is not a bundle: it has no manifest.json", hint="make one with edgecompile build")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = plain_json.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
         raise BundleError(f"{path} is damaged: {problem}", hint="build the bundle again") from None
     required = ("schema", "model", "files", "figures", "winner")
@@ -73,9 +86,30 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     if missing:
         raise BundleError(f"{path} is not a manifest: {missing[0]!r} is missing", hint="build the bundle again")
     if data["schema"] != SCHEMA_VERSION:
+        version = data["schema"] if isinstance(data["schema"], int) else "that is no number"
         raise BundleError(
-            f"{path} has schema version {data['schema']}, this edgecompile reads {SCHEMA_VERSION}",
+            f"{path} has schema version {version}, this edgecompile reads {SCHEMA_VERSION}",
             hint="build the bundle again, or use the edgecompile it was built with",
         )
     manifest: dict[str, Any] = data
     return manifest
+
+
+def check_manifest(bundle: Path, manifest: Mapping[str, Any]) -> None:
+    """ChangedFileError where a manifest isn't what the build wrote, BundleError where it doesn't fit its schema."""
+    path = bundle / "manifest.json"
+    if DIGEST in manifest and manifest[DIGEST] != _digest_of_what_was_read(manifest):
+        raise ChangedFileError(
+            f"{path} was changed since the build: its content hasn't the sha256 that it names",
+            hint="build the bundle again, or restore the file",
+        )
+    problem = first_problem(manifest, plain_json.parse(SCHEMA_FILE.read_text(encoding="utf-8")))
+    if problem:
+        raise BundleError(f"{path} is damaged: {problem}", hint="build the bundle again")
+
+
+def _digest_of_what_was_read(manifest: Mapping[str, Any]) -> str | None:
+    try:
+        return digest(manifest)
+    except (ValueError, RecursionError):
+        return None

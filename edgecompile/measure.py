@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -17,7 +15,7 @@ import numpy as np
 
 from edgecompile.artifact import StageRecord, sha256_file, sha256_json
 from edgecompile.backends.base import Candidate
-from edgecompile.cache import Cache, write_file
+from edgecompile.cache import Cache
 from edgecompile.devices.base import BenchCandidate, BenchJob, BenchResult, Device, statistics
 from edgecompile.devices.benchmark import benchmark
 from edgecompile.devices.local import LocalDevice
@@ -134,26 +132,22 @@ def measure(
         }
     )[:32]
     path = cache.root / "measurements" / f"{key}.json"
-    known = None if again else _known(path)
+    known = None if again else _known(path, cache)
     if known is None:
         with alone(cache, report) if isinstance(device, LocalDevice) else nullcontext():
-            known = None if again else _known(path)  # another build may just have measured the same
+            known = None if again else _known(path, cache)  # another build may just have measured the same
             if known is None:
                 result = _run(device, candidates, inputs, runs=runs, warmup=warmup, report=report, key=key)
                 if _is_close(result, choose):
                     result = _with_run_off(result, device, candidates, inputs, choose, report)
-                write_file(path, json.dumps(asdict(result)))
+                cache.keep(path, asdict(result))
                 return result, False
     return known, True
 
 
-def _known(path: Path) -> Measurement | None:
-    try:
-        found = Measurement(**json.loads(path.read_text()))
-        os.utime(path)  # what `cache prune` goes by
-    except FileNotFoundError:
-        return None
-    return found
+def _known(path: Path, cache: Cache) -> Measurement | None:
+    found = cache.kept(path)
+    return Measurement(**found) if found is not None else None
 
 
 def _is_close(found: Measurement, choose: Sequence[str]) -> bool:

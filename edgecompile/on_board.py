@@ -18,7 +18,7 @@ from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.tensorrt import FP16, GRAPHS, INT8
 from edgecompile.backends.tensorrt.engine import Built, build, by_hand
-from edgecompile.cache import writing
+from edgecompile.cache import SHA256, writing
 from edgecompile.compression import as_float_tflite
 from edgecompile.devices.base import Device
 from edgecompile.devices.benchmark import outputs
@@ -194,7 +194,8 @@ def kept_outputs(device: Device, candidate: Candidate, of: str, x: Callable[[], 
     version, variant = candidate.config.get("version"), candidate.config.get("variant")
     key = sha256_json([facts.identity, facts.label, engine, version, variant, program, of])[:32]
     path = session.cache.root / "measurements" / f"{key}.npz"
-    if not path.is_file():
+    told = path.with_suffix(".sha256")
+    if not session.cache.is_whole(path, session.cache.kept(told)):
         name = f"{candidate.id} there"
         given = outputs(
             device, candidate.job(), x(), lambda done, total: session.display.progress(Progress(name, done, total))
@@ -204,6 +205,7 @@ def kept_outputs(device: Device, candidate: Candidate, of: str, x: Callable[[], 
             path.parent.mkdir(parents=True, exist_ok=True)
             save_arrays(part, given)
             part.replace(path)
+        session.cache.keep(told, {SHA256: sha256_file(path)})
     os.utime(path)  # what `cache prune` goes by
     return path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,7 @@ class Result:
     checks: tuple[Check, ...]
     describing: Describing
     float_id: str
+    steps: Callable[[], list[dict[str, Any]]]  # as the display counted them, with their seconds
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -113,6 +114,7 @@ def _manifest(result: Result) -> dict[str, Any]:
         "options": _options(plan),
         "data": _data(plan),
         "history": [dataclasses.asdict(record) for record in _history(result)],
+        "steps": result.steps(),
         "candidates": [_candidate(c, result) for c in result.candidates],
         "winner": {
             "id": result.winner.id,

@@ -159,11 +159,11 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         checks.append(gates.tolerance(distances[winner.id], made.facts.parity_tolerance))
     gates.enforce(checks)
 
+    session.announce("package")
     errors = describing.attempt(
         "layer errors", lambda: _layer_errors(named, uncompressed, baseline, settings, session), None
     )
     ladder = [dataclasses.replace(r, id=r.id and _beside(r.id, winner.threads, made)) for r in ladder]
-    session.announce("package")
     result = packaging.Result(
         plan=made,
         source=source,
@@ -188,6 +188,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
         checks=tuple(checks),
         describing=describing,
         float_id=_beside(FLOAT_SOURCE, winner.threads, made),
+        steps=session.steps,
     )
     manifest = packaging.write(result)
     if by_hand := on_board.instructions(engines, made.out):
@@ -203,6 +204,7 @@ def _forms(
     """(the final .tflite in the forms that backends take, {backend: why it is left out}); an error of a backend that
     was asked for ends the build."""
     forms, left_out = [], dict(made.left_out)
+    session.announce("compile")
     for name in made.backends:
         try:
             forms += [
@@ -308,6 +310,7 @@ def _measure(
         session.cached += 1
     else:
         session.ran += 1
+    session.took(measurement.record.seconds)
     session.display.done(measurement.record, cached=cached)
     return measurement
 

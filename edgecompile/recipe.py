@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,18 @@ class Recipe:
     summary: str
     steps: tuple[Stage, ...]
     search: Search | None = None
+    file: Path | None = None  # of the user's own
+
+    @property
+    def called(self) -> str:
+        """In messages: a built-in one by its name, the user's by its file."""
+        return f"recipe {self.file}" if self.file else f"recipe {self.name!r}"
+
+    @property
+    def asks_for(self) -> str:
+        """The data that it can't do without: as `needs`, and labels to judge by for a search that has no model to
+        begin with."""
+        return TRAINING if self.search is not None and not self.search.first else self.needs
 
     @property
     def needs(self) -> str:
@@ -45,7 +58,7 @@ def recipe_names() -> list[str]:
 def load_recipe(name: str) -> Recipe:
     """The recipe of that name, or of a .toml file of the user's own."""
     if name.endswith(".toml"):
-        return read_recipe(Path(name))
+        return dataclasses.replace(read_recipe(Path(name)), file=Path(name))
     if name not in recipe_names():
         raise RecipeError(f"unknown recipe {name!r}", hint=perhaps(name, recipe_names()))
     return read_recipe(FOLDER / f"{name}.toml")

@@ -181,7 +181,7 @@ def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
     if isinstance(minutes, str):
         minutes = MINUTES_AFTER_THE_FIRST if begins else DEFAULT_MINUTES
     request = dataclasses.replace(request, budget_minutes=minutes)
-    steps = () if recipe.search else chain(recipe.name, recipe.steps, source)
+    steps = () if recipe.search else chain(recipe.called, recipe.steps, source)
     if recipe.search:
         _check_search(recipe, facts, request)
     _check_data(recipe, facts, request)
@@ -244,7 +244,7 @@ def can_train(source: Source) -> bool:
 
 
 def chain(recipe: str, wanted: Sequence[Stage], source: Source) -> tuple[Stage, ...]:
-    """The recipe's steps with what the source's format needs before them; RecipeError where they don't fit."""
+    """The steps of the recipe so called, and what the format needs before them; RecipeError where they don't fit."""
     steps: list[Stage] = []
     kind = source.kind
     for step in wanted:
@@ -258,13 +258,12 @@ def chain(recipe: str, wanted: Sequence[Stage], source: Source) -> tuple[Stage, 
             kind = KERAS  # where tf-keras can't give it back, the stage says so
         if steps and steps[-1].name == "slim":
             raise RecipeError(
-                f"recipe {recipe!r}: stage {step.name!r} comes after 'slim', which takes the names it needs away",
+                f"{recipe}: stage {step.name!r} comes after 'slim', which takes the names it needs away",
                 hint="put slim last, or leave it out: a build ends with it anyway",
             )
         if kind not in step.accepts:
             raise RecipeError(
-                f"recipe {recipe!r}: stage {step.name!r} can't take a {kind} model, "
-                f"it takes {', '.join(sorted(step.accepts))}",
+                f"{recipe}: stage {step.name!r} can't take a {kind} model, it takes {', '.join(sorted(step.accepts))}",
                 hint="give the Keras model, or take a recipe that doesn't train: int8, dynamic, float16, float",
             )
         steps.append(step)
@@ -272,7 +271,7 @@ def chain(recipe: str, wanted: Sequence[Stage], source: Source) -> tuple[Stage, 
     if steps and kind == TFLITE and steps[-1].name != "slim":
         steps.append(Slim())
     if kind != TFLITE:
-        raise RecipeError(f"recipe {recipe!r} ends in a {kind} model", hint="end it with a convert step")
+        raise RecipeError(f"{recipe} ends in a {kind} model", hint="end it with a convert step")
     return tuple(steps)
 
 
@@ -282,7 +281,7 @@ def _check_search(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest
         return
     hint = "give --data with x_train, y_train, x_test and y_test of a labelled task, or take another recipe"
     raise RecipeError(
-        f"recipe {recipe.name!r} searches within --max-drop, by the metric on validation samples, and {why}",
+        f"{recipe.called} searches within --max-drop, by the metric on validation samples, and {why}",
         hint="give a number" if request.max_drop is None else hint,
     )
 
@@ -291,13 +290,13 @@ def _check_data(recipe: Recipe, facts: TaskFacts | None, request: BuildRequest) 
     if recipe.needs == TRAINING and (facts is None or not facts.trainable):
         have = "no data was given" if facts is None else f"{request.data or request.model} has no labelled training set"
         raise RecipeError(
-            f"recipe {recipe.name!r} trains, and {have}",
+            f"{recipe.called} trains, and {have}",
             hint="give --data with x_train and y_train, or take recipe int8 or dynamic",
         )
     if recipe.needs == REPRESENTATIVE and (facts is None or not facts.train):
         have = "no data was given" if facts is None else f"{request.data or request.model} has test samples only"
         raise RecipeError(
-            f"recipe {recipe.name!r} calibrates with training samples, and {have}",
+            f"{recipe.called} calibrates with training samples, and {have}",
             hint="give --data with x_train (or x), or take recipe dynamic, which needs no data",
         )
     assert recipe.needs in (TRAINING, REPRESENTATIVE, NOTHING)
@@ -308,7 +307,7 @@ def _check_teacher(recipe: Recipe, teacher: Source | None) -> None:
         return
     if recipe.search is None and not any("teacher" in step.uses for step in recipe.steps):
         raise RecipeError(
-            f"--teacher was given, and recipe {recipe.name!r} has no step that distils",
+            f"--teacher was given, and {recipe.called} has no step that distils",
             hint="set distillation in a step that trains, or take recipe distill",
         )
     if not can_train(teacher):
@@ -402,4 +401,4 @@ def after(plan: Plan) -> list[str]:
     measured = ["benchmark"] if plan.measures else []
     tested = ["test"] if plan.labelled else []
     engine = ["onnx", *(["engine"] if plan.request.on else [])] if built else []
-    return ["verify", *engine, *measured, "select", *tested, "package"]
+    return ["compile", "verify", *engine, *measured, "select", *tested, "package"]

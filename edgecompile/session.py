@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Protocol
+import time
+from pathlib import Path
+from typing import Any, Protocol
 
 from edgecompile import data
 from edgecompile.artifact import Artifact, StageRecord
@@ -12,9 +14,11 @@ from edgecompile.cache import Cache
 from edgecompile.data import DataSource
 from edgecompile.errors import WorkerCrashError
 from edgecompile.job import Job, replay_losses, run_job
+from edgecompile.loaders.limits import call_within
 from edgecompile.locate import crashing_layer
 from edgecompile.stages.base import Progress
 from edgecompile.stages.convert import FORMS_IN_WORK, Convert
+from edgecompile.stages.load import Load
 from edgecompile.tasks import TaskFacts, read_facts, remember, remembered
 from edgecompile.worker import Worker
 
@@ -33,11 +37,13 @@ class Session:
 
     def __init__(self, display: Display, cache: Cache | None = None, *, verbose: bool = False) -> None:
         self.display = display
-        self.cache = cache or Cache()
+        self.cache = cache or Cache(say=display.line)
         self.worker = Worker(self.cache.root / "logs" / f"{os.getpid()}.log", verbose=verbose)
         # Jobs of which the converter died, by key, as they were done in the end.
         self._instead: dict[str, Job] = {}
         self.total = self.number = self.cached = self.ran = 0
+        self._steps: list[list[Any]] = []  # [name, seconds of jobs]
+        self._announced = time.monotonic()
 
     def __enter__(self) -> Session:
         return self
@@ -49,7 +55,21 @@ class Session:
 
     def announce(self, name: str) -> None:
         self.number += 1
+        self._steps.append([name, 0.0])
+        self._announced = time.monotonic()
         self.display.stage(self.number, self.total, name)
+
+    def took(self, seconds: float) -> None:
+        """Counts to the step that was announced last: of work whose result was known, what it took when it was done."""
+        if self._steps:
+            self._steps[-1][1] += seconds
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Each step that was announced, with its seconds; the last is still under way, so by the clock."""
+        found = [{"name": name, "seconds": round(seconds, 3)} for name, seconds in self._steps]
+        if found:
+            found[-1]["seconds"] = round(max(found[-1]["seconds"], time.monotonic() - self._announced), 3)
+        return found
 
     def run(self, job: Job, *, announce: bool = True) -> Artifact:
         """The job's artifact, from the cache where it is there."""
@@ -63,6 +83,7 @@ class Session:
                 found = self._known(job) or self._publish(job, self._run(job))
         self.cached += cached
         self.ran += not cached
+        self.took(found.history[-1].seconds)
         if announce:
             self.display.done(found.history[-1], cached)
         if cached:
@@ -99,9 +120,13 @@ class Session:
         tried = work / FORMS_IN_WORK
         tried.unlink(missing_ok=True)
         try:
-            made: Artifact = self.worker.call(
-                f"stage {job.stage.name}", run_job, job, out, work, report=self.display.progress
-            )
+            what, say = f"stage {job.stage.name}", self.display.progress
+            made: Artifact
+            if isinstance(job.stage, Load):
+                path = Path(job.stage.path)
+                made = call_within(self.worker, path, f"loading {path}", run_job, job, out, work, report=say)
+            else:
+                made = self.worker.call(what, run_job, job, out, work, report=say)
         except WorkerCrashError as crash:
             if not isinstance(job.stage, Convert):
                 raise

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgecompile.errors import TargetError, perhaps
 from edgecompile.toml import build, read_toml
-from edgecompile.units import parse_size
+from edgecompile.units import MOST_THREADS, parse_size
 
 SIZE, LATENCY, ACCURACY = PREFERENCES = ("size", "latency", "accuracy")
 # Recipes that need no training, for a target to begin with: they work whatever the model is.
@@ -139,6 +139,8 @@ def read_target(path: Path) -> Target:
         )
     if min(target.numbers_of_threads, default=0) < 1:
         raise TargetError(f"{path}: threads is {data['threads']}, expected 1 or more, or a list of such numbers")
+    if max(target.numbers_of_threads) > MOST_THREADS:
+        raise TargetError(f"{path}: threads is {data['threads']}, expected {MOST_THREADS} at most")
     if target.io not in ("float", "int8"):
         raise TargetError(f"{path}: io is {target.io!r}, expected 'float' or 'int8'")
     if target.limits.max_size:

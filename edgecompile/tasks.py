@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgecompile import __version__, data
 from edgecompile.artifact import sha256_json
-from edgecompile.cache import Cache, write_file
+from edgecompile.cache import Cache
 from edgecompile.code import package_digest
 from edgecompile.data import CALLABLE, IMAGES, DataSource
 from edgecompile.stages.base import Progress
@@ -56,22 +55,16 @@ def read_facts(source: DataSource, *, report: Callable[[Progress], None]) -> Tas
 def remembered(cache: Cache, fingerprint: str | None, source: DataSource) -> TaskFacts | None:
     """The facts of this source with data of this fingerprint, where this version of the code found them before.
 
-    A file that can't be read as facts counts as absent.
+    A file that was damaged counts as absent.
     """
-    if fingerprint is None:
-        return None
-    try:
-        found = json.loads(_path(cache, fingerprint, source).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    names = {field.name for field in fields(TaskFacts)}
-    return TaskFacts(**found) if isinstance(found, dict) and set(found) == names else None
+    found = None if fingerprint is None else cache.kept(_path(cache, fingerprint, source))
+    return TaskFacts(**found) if found is not None else None
 
 
 def remember(cache: Cache, facts: TaskFacts, source: DataSource) -> None:
     """Keep the facts for `remembered`; those of a user's function are only known once it has run, so not kept."""
     if source.kind != CALLABLE:
-        write_file(_path(cache, facts.fingerprint, source), json.dumps(asdict(facts)))
+        cache.keep(_path(cache, facts.fingerprint, source), asdict(facts))
 
 
 def _path(cache: Cache, fingerprint: str, source: DataSource) -> Path:

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,16 +19,37 @@ else:
 
 T = TypeVar("T")
 
+_MOST = 1_000_000_000_000
+
 
 def read_toml(path: Path, error: type[EdgecompileError]) -> dict[str, Any]:
+    """The file's content. Every number in it is finite and no larger than any setting may be."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as problem:
         raise error(f"{path}: can't be read: {problem}") from None
     except tomllib.TOMLDecodeError as problem:
         raise error(f"{path}: not valid TOML: {problem}") from None
+    except (ValueError, RecursionError) as problem:  # numbers of thousands of digits; tables in tables without end
+        raise error(f"{path}: not valid TOML: {problem}") from None
+    for place, value in _numbers(data, ""):
+        if not -_MOST <= value <= _MOST:
+            received = value if isinstance(value, float) else "more"
+            raise error(f"{path}: {place}: expected a number of {_MOST:,} at most, received {received}")
+    return data
+
+
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, int | float]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers(item, f"{place}: {key}" if place else key)
+    elif isinstance(value, list):
+        for number, item in enumerate(value, 1):
+            yield from _numbers(item, f"{place} {number}")
+    elif isinstance(value, int | float):
+        yield place, value
 
 
 def check_keys(data: Mapping[str, Any], known: Iterable[str], where: str, error: type[EdgecompileError]) -> None:
@@ -52,7 +73,10 @@ def build(kind: type[T], data: Mapping[str, Any], where: str, error: type[Edgeco
         missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if name not in values and missing:
             raise error(f"{where}: key {name!r} is missing")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except error as problem:  # of its own checks, which don't know where the values came from
+        raise error(f"{where}: {problem.message}", hint=problem.hint) from None
 
 
 def _convert(wanted: Any, value: Any, where: str, error: type[EdgecompileError]) -> Any:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 
+MOST_BYTES, MOST_MS, MOST_SECONDS = 10**15, 86_400_000.0, 7 * 86_400.0  # a petabyte, a day, a week
+MOST_THREADS = 256
+MOST_PERCENT = 1000.0
 _SIZES = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1000**2, "mib": 1024**2, "k": 1024, "m": 1024**2}
 _TIMES = {"ms": 1.0, "us": 1e-3, "s": 1000.0}
+_SHOWN = 40  # characters of what was received
 _NUMBER = r"(\d+(?:\.\d+)?)\s*"
 
 
@@ -14,7 +18,10 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(_NUMBER + r"([A-Za-z]*)", text.strip())
     if not match or match[2].lower() not in _SIZES:
         raise ValueError(f"expected a size such as 98496, 100KiB or 1.5MB, received {text!r}")
-    return int(float(match[1]) * _SIZES[match[2].lower()])
+    size = float(match[1]) * _SIZES[match[2].lower()]
+    if not 1 <= size <= MOST_BYTES:
+        raise ValueError(f"expected a size from 1 byte to a petabyte, received {_shortened(text)}")
+    return int(size)
 
 
 def parse_time_ms(text: str) -> float:
@@ -22,19 +29,25 @@ def parse_time_ms(text: str) -> float:
     match = re.fullmatch(_NUMBER + r"(ms|us|s)", text.strip().lower())
     if not match:
         raise ValueError(f"expected a time such as 5ms, 800us or 1.5s, received {text!r}")
-    return float(match[1]) * _TIMES[match[2]]
+    ms = float(match[1]) * _TIMES[match[2]]
+    if not 0 < ms <= MOST_MS:
+        raise ValueError(f"expected a time above 0, of a day at most, received {_shortened(text)}")
+    return ms
 
 
-_MOST_THREADS = 16  # numbers of threads that engines compete with: each is compiled, checked and measured
+_MOST_NUMBERS = 16  # numbers of threads that engines compete with: each is compiled, checked and measured
 _DURATIONS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_seconds(text: str) -> float:
     """Seconds from "90s", "10m", "1h"."""
     match = re.fullmatch(_NUMBER + r"(s|m|min|h)", text.strip().lower())
-    if not match or not float(match[1]):
+    if not match:
         raise ValueError(f"expected a duration such as 90s, 10m or 1h, received {text!r}")
-    return float(match[1]) * _DURATIONS[match[2]]
+    seconds = float(match[1]) * _DURATIONS[match[2]]
+    if not 0 < seconds <= MOST_SECONDS:
+        raise ValueError(f"expected a duration above 0, of a week at most, received {_shortened(text)}")
+    return seconds
 
 
 def parse_threads(text: str) -> tuple[int, ...]:
@@ -45,8 +58,10 @@ def parse_threads(text: str) -> tuple[int, ...]:
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise ValueError(f"expected a number of threads, or several such as 1,2,4 or 1-4, received {text!r}")
         found += [n for n in range(int(match[1]), int(match[2] or match[1]) + 1) if n not in found]
-    if len(found) > _MOST_THREADS:
-        raise ValueError(f"expected {_MOST_THREADS} numbers of threads at most, received {len(found)} ({text!r})")
+    if max(found) > MOST_THREADS:
+        raise ValueError(f"expected {MOST_THREADS} threads at most, received {max(found)}")
+    if len(found) > _MOST_NUMBERS:
+        raise ValueError(f"expected {_MOST_NUMBERS} numbers of threads at most, received {len(found)} ({text!r})")
     return tuple(found)
 
 
@@ -71,14 +86,27 @@ def parse_drop(text: str) -> float | None:
     match = re.fullmatch(_NUMBER + "%", text)
     if not match:
         raise ValueError(f"expected a percentage such as 1%, or 'off', received {text!r}")
+    if float(match[1]) > MOST_PERCENT:
+        raise ValueError(f"expected {MOST_PERCENT:.0f}% at most, received {_shortened(text)}")
     return float(match[1])
 
 
+def _shortened(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r} and so on"
+
+
 def format_size(size: float) -> str:
-    """Bytes for people: exact below 10 KB, else three digits and the unit."""
+    """Bytes for people, in powers of 1000: exact below 10 kB, else three digits and the unit."""
     if size < 10_000:
         return f"{size:,.0f} B"
-    return f"{size / 1000:,.1f} kB" if size < 1_000_000 else f"{size / 1e6:,.2f} MB"
+    if size < 1_000_000:
+        return f"{size / 1000:,.1f} kB"
+    return f"{size / 1e6:,.2f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"
+
+
+def format_mebibytes(size: float) -> str:
+    """MiB, which the system counts memory in, as `format_size` writes all sizes."""
+    return format_size(size * 2**20)
 
 
 def format_ms(ms: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from edgecompile.backends.litert import XNNPACK, LiteRtRunner, named_kernels, re
 from edgecompile.backends.variants import variants
 from edgecompile.data import DataSource
 from edgecompile.devices.local import LocalDevice
-from edgecompile.errors import BundleError, DataError, EdgecompileError, MissingDependencyError, VerifyError
+from edgecompile.errors import (
+    BundleError,
+    DataError,
+    DiskFullError,
+    EdgecompileError,
+    MissingDependencyError,
+    OutputError,
+    VerifyError,
+)
 from edgecompile.gates import Check
 from edgecompile.job import now, tool_versions
 from edgecompile.manifest import MEASURED, Figure, find
@@ -29,7 +37,8 @@ from edgecompile.worker import Worker
 
 METRIC_TOLERANCE = 1e-6
 _ON_BOARD = "the winning engine runs on its board alone (--on DEVICE checks it there)"
-HINT = "build the bundle again, or restore its files"
+HINT = bundle.AGAIN
+_AFTER_MODEL = ("golden outputs", "parity", "accuracy")
 
 Report = Callable[[Progress], None]
 
@@ -61,13 +70,14 @@ class Verification:
 class Promise:
     """What the manifest says that can be recomputed.
 
-    model: the .tflite, which the reference outputs are of. tolerances: of the winner's parity, by output, in its real
-    unit. worst: the far end of the metric's 95% interval, which another machine's engine may reach. data: the task's
-    facts, None for a bundle made without data.
+    model: the .tflite, which the reference outputs are of. files: those of the bundle that are loaded. tolerances:
+    of the winner's parity, by output, in its real unit. worst: the far end of the metric's 95% interval, which another
+    machine's engine may reach. data: the task's facts, None for a bundle made without data.
     """
 
     winner: Candidate
     model: Path
+    files: frozenset[str]
     tolerances: Mapping[str, float]
     signature: Signature
     data: Mapping[str, Any] | None
@@ -85,24 +95,40 @@ def verify(path: Path, worker: Worker, *, data_spec: str | None = None, report: 
     manifest = bundle.open_bundle(path)
     promise = read_promise(path, manifest)
     source = data.resolve(data_spec) if data_spec else None
-    files = check_files(path, manifest)
+    files, changed = check_files(path, manifest)
+    if changed & promise.files:
+        return Verification(path, (files, *unloaded(changed & promise.files)), ())
     model = check_model(path, promise)
     if model.passed is False:
-        why = "not checked: the model can't be read"
-        rest = [check(name, None, why) for name in ("golden outputs", "parity", "accuracy")]
-        return Verification(path, (files, model, *rest), ())
+        return Verification(path, (files, model, *_unchecked("the model can't be read", *_AFTER_MODEL)), ())
     reference, parity = _outputs(path, promise, worker, report)
     accuracy, figures = _accuracy(promise, source, worker, report)
     return Verification(path, (files, model, reference, parity, accuracy), figures)
+
+
+def unloaded(changed: Set[str]) -> list[Check]:
+    """The other checks, where a file that they need isn't the one that was built: nothing of it is loaded or run."""
+    return _unchecked(f"{', '.join(sorted(changed))} is not loaded, as it was changed", "model", *_AFTER_MODEL)
+
+
+def _unchecked(why: str, *names: str) -> list[Check]:
+    return [check(name, None, f"not checked: {why}") for name in names]
 
 
 def check(name: str, passed: bool | None, text: str) -> Check:
     return Check(name, passed, text, VerifyError, HINT)
 
 
+def _failed(name: str, problem: EdgecompileError) -> Check:
+    """The bundle's fault. What this machine lacks is none: it is raised, as nothing is known of the bundle then."""
+    if isinstance(problem, OutputError | DiskFullError | MissingDependencyError):
+        raise problem
+    return check(name, False, problem.message)
+
+
 def read_promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
     try:
-        winner = next(c for c in manifest["candidates"] if c["id"] == manifest["winner"]["id"])
+        winner = bundle.winner(manifest)
         tests = [record["metrics"] for record in manifest["history"] if record["stage"] == "test"]
         facts = manifest["data"]
         worst = None
@@ -113,7 +139,8 @@ def read_promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
             winner=Candidate(
                 winner["id"], winner["backend"], path / winner["file"], winner["threads"], winner["config"]
             ),
-            model=path / "model.tflite",
+            model=path / bundle.MODEL,
+            files=bundle.loaded_files(manifest),
             tolerances={name: float(verdict["tolerance"]) for name, verdict in winner["parity"].items()},
             signature=Signature.from_json(manifest["models"]["model"]["signature"]),
             data=facts and {key: facts[key] for key in ("source", "metric", "fingerprint", "higher_is_better")},
@@ -121,7 +148,7 @@ def read_promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
             worst=worst,
             same_machine=_same_machine(manifest),
         )
-    except (KeyError, TypeError, ValueError, StopIteration, AttributeError) as problem:
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
         what = f"{type(problem).__name__}: {problem}"
         raise BundleError(f"{path / 'manifest.json'} is damaged: {what}", hint="build the bundle again") from None
 
@@ -135,17 +162,18 @@ def _same_machine(manifest: Mapping[str, Any]) -> bool:
     return bool(there["cpu"] == {"model": facts["cpu"], "features": facts["features"]})
 
 
-def check_files(path: Path, manifest: Mapping[str, Any]) -> Check:
+def check_files(path: Path, manifest: Mapping[str, Any]) -> tuple[Check, frozenset[str]]:
+    """(the check, the files that were changed)"""
     changed = bundle.changed_files(path, manifest)
     if changed:
-        return check("files", False, f"changed since the build: {', '.join(changed)}")
-    return check("files", True, f"{len(manifest['files'])} files have the sha256 of the manifest")
+        return check("files", False, f"changed since the build: {bundle.told(path, changed)}"), frozenset(changed)
+    return check("files", True, f"{len(manifest['files'])} files have the sha256 of the manifest"), frozenset()
 
 
 def check_model(path: Path, promise: Promise) -> Check:
     """The model is a sound .tflite with the promised inputs and outputs."""
     try:
-        signature = read(path / "model.tflite").signature
+        signature = read(path / bundle.MODEL).signature
     except EdgecompileError as problem:
         return check("model", False, problem.message)
     for side in ("inputs", "outputs"):
@@ -162,7 +190,7 @@ def _named(tensors: list[tuple[str, str]]) -> str:
 def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tuple[Check, Check]:
     """(golden outputs: LiteRT's reference kernels repeated, parity: the winner's engine), both against golden.npz."""
     try:
-        inputs, stored = _golden(path / "golden.npz", promise.signature)
+        inputs, stored = golden.of_model(path / bundle.GOLDEN, promise.signature)
     except DataError as problem:
         missing = check("parity", None, "not checked: there are no golden outputs to compare with")
         return check("golden outputs", False, problem.message), missing
@@ -170,7 +198,7 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
         fresh = worker.call("the reference kernels", reference_outputs, promise.model, inputs, report=report)
         reference = _judge_reference(fresh, stored, promise, worker, inputs, report)
     except EdgecompileError as problem:
-        reference = check("golden outputs", False, problem.message)
+        reference = _failed("golden outputs", problem)
     if promise.winner.backend not in BACKENDS:
         reason = f"not checked: no backend {promise.winner.backend!r} in this edgecompile"
         return reference, check("parity", None, reason)
@@ -186,28 +214,10 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
             if parity.passed is False:
                 return reference, parity
     except EdgecompileError as problem:
-        return reference, check("parity", False, problem.message)
+        return reference, _failed("parity", problem)
     if told := several.told().get(promise.winner.id):
         parity = dataclasses.replace(parity, text=f"{parity.text}; variants: {told}")
     return reference, parity
-
-
-def _golden(path: Path, signature: Signature) -> tuple[dict[str, Array], dict[str, Array]]:
-    """(inputs, reference outputs) by name; DataError where the file doesn't hold them."""
-    try:
-        arrays = golden.read(path)
-    except golden.DAMAGED as problem:
-        raise DataError(f"golden.npz can't be read: {problem}") from None
-    found = []
-    for role, tensors in ((golden.INPUTS, signature.inputs), (golden.REFERENCE, signature.outputs)):
-        missing = [f"{role}/{tensor.name}" for tensor in tensors if tensor.name not in arrays[role]]
-        if missing:
-            raise DataError(f"golden.npz lacks {', '.join(missing)}")
-        found.append({tensor.name: arrays[role][tensor.name] for tensor in tensors})
-    inputs, stored = found
-    if len({len(array) if array.ndim else 0 for array in (*inputs.values(), *stored.values())}) != 1:
-        raise DataError("golden.npz: its inputs and outputs are of different numbers of samples")
-    return inputs, stored
 
 
 def _judge_reference(
@@ -297,7 +307,7 @@ def _accuracy(
     try:
         found = worker.call("the accuracy check", score, source, promise, report=report)
     except EdgecompileError as problem:
-        return check("accuracy", False, problem.message), ()
+        return _failed("accuracy", problem), ()
     if found["fingerprint"] != promise.data["fingerprint"]:
         text = f"{source.spec} is not the data of the build: fingerprint {found['fingerprint'][:12]}, "
         return check("accuracy", False, f"{text}the manifest's is {promise.data['fingerprint'][:12]}"), ()

@@ -39,6 +39,7 @@ from edgecompile.verify import (
     judge_metric,
     read_promise,
     reference_outputs,
+    unloaded,
 )
 from edgecompile.worker import Worker
 
@@ -63,7 +64,10 @@ def verify_on(
     manifest = bundle.open_bundle(path)
     promise = read_promise(path, manifest)
     promise = dataclasses.replace(promise, winner=of_device(promise.winner, device))
-    checks = [check_files(path, manifest), check_model(path, promise)]
+    files, changed = check_files(path, manifest)
+    if changed & promise.files:
+        return Verification(path, (files, *unloaded(changed & promise.files)), ())
+    checks = [files, check_model(path, promise)]
     if checks[1].passed is False:
         return Verification(path, tuple(checks), ())
     source, why = _source(promise, data_spec)
@@ -71,7 +75,7 @@ def verify_on(
         found = worker.call("reading the test set", test_samples, source, promise, samples, report=report)
         x = found["x"]
     else:
-        found, x = None, golden.read(path / "golden.npz")[golden.INPUTS]
+        found, x = None, golden.read(path / bundle.GOLDEN)[golden.INPUTS]
 
     compared = _Compared(promise, device, worker, report)
     checks.append(compared.by_reference_kernels(x))
@@ -166,6 +170,9 @@ class _Compared:
 
     def _by_built_engine(self, winner: Candidate, x: Arrays) -> tuple[Arrays, Check]:
         """Against the graph that it was built from, which the bundle has beside it."""
+        graph = winner.model.with_suffix(bundle.GRAPH_SUFFIX).relative_to(self._promise.model.parent)
+        if str(graph) not in self._promise.files:
+            raise BundleError(f"the manifest names no {graph}, of which {winner.id} was built", hint=bundle.AGAIN)
         given = self._there(f"{winner.id} there", winner.job(), x)
         own = self._here("the engine's graph", graph_outputs, winner, x)
         verdicts = {key: compare.half_parity(given[key], array) for key, array in own.items()}
@@ -273,7 +280,7 @@ def unreferenced_by(model: Path, *, report: Report) -> str:
 def graph_outputs(candidate: Candidate, x: Arrays, *, report: Report) -> Arrays:
     """Of what an engine was built from, by the backend's runner of this machine."""
     del report
-    graph = dataclasses.replace(candidate, model=candidate.model.with_suffix(".onnx"))
+    graph = dataclasses.replace(candidate, model=candidate.model.with_suffix(bundle.GRAPH_SUFFIX))
     return BACKENDS[candidate.backend].open(graph).run(x)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecompile.cache import system_error, writing
-from edgecompile.errors import EdgecompileError, InternalError, WorkerCrashError
+from edgecompile.errors import EdgecompileError, InternalError, WorkerCrashError, WorkerTimeoutError, internal_error
 from edgecompile.stages.base import Progress
 
 _PR_SET_PDEATHSIG = 1
@@ -58,15 +58,29 @@ class Worker:
         self._pipe = ours
         return ours
 
-    def call(self, what: str, function: Callable[..., Any], *args: Any, report: Callable[[Progress], None]) -> Any:
+    def call(
+        self,
+        what: str,
+        function: Callable[..., Any],
+        *args: Any,
+        report: Callable[[Progress], None],
+        limit: float | None = None,
+        hint: str | None = None,
+    ) -> Any:
         """`function(*args, report=...)` in the child. `what` names the work in an error.
 
-        Raises what the function raised, WorkerCrashError where the process died.
+        limit: seconds that it may take. hint: what to try where it takes longer.
+        Raises what the function raised, WorkerCrashError where the process died, WorkerTimeoutError where it came to no
+        end within the limit; it is ended then.
         """
         pipe = self._pipe or self._start()
+        ends = None if limit is None else time.monotonic() + limit
         try:
             pipe.send((function, args))
             while True:
+                if ends is not None and not pipe.poll(max(0.0, ends - time.monotonic())):
+                    self.close()
+                    raise WorkerTimeoutError(f"{what}: no end after {limit:.0f} s, so it was stopped", hint=hint)
                 kind, value = pipe.recv()
                 if kind == "progress":
                     report(value)
@@ -75,7 +89,7 @@ class Worker:
                 elif kind == "error":
                     raise value
                 else:
-                    raise InternalError(f"{what}: {value.strip().splitlines()[-1]}", hint=f"the log is {self.log}")
+                    raise internal_error(f"{what}: {value.strip().splitlines()[-1]}", f"the log is {self.log}")
         except (EOFError, BrokenPipeError, ConnectionResetError):
             code = self.close(patience=_DYING)
             raise WorkerCrashError(

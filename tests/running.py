@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from edgecompile.manifest import write_manifest
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,20 @@ def left_in_cache(bundle: Path, cache: Path, stage: str) -> Path:
     (made,) = (r for r in json.loads((bundle / "manifest.json").read_text())["history"] if r["stage"] == stage)
     folder = cache / "stages" / str(made["key"])
     return folder / str(json.loads((folder / "artifact.json").read_text())["files"]["model"])
+
+
+def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """A manifest that says something else and is whole all the same: its own digest is of what it says then."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    change(manifest)
+    write_manifest(bundle, manifest)
+
+
+def patch_sha256(bundle: Path, name: str) -> None:
+    """The manifest of a bundle that was built with the file as it is now."""
+    content = (bundle / name).read_bytes()
+    facts = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    edit_manifest(bundle, lambda manifest: manifest["files"][name].update(facts))
 
 
 def command_lines() -> list[bytes]:

@@ -130,7 +130,7 @@ def test_dry_run_writes_nothing(workshop: Path) -> None:
     before = digest(workshop)
     done = run_cli("build", "small.keras", "--data", "digits.npz", "--out", "dry/bundle", "--dry-run", cwd=workshop)
     assert done.code == 0
-    assert "load -> baseline -> search -> verify" in done.out
+    assert "load -> baseline -> search -> compile -> verify" in done.out
     assert digest(workshop) == before
 
 

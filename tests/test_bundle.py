@@ -25,7 +25,7 @@ def make(folder: Path, name: str = "first") -> Path:
 
 
 def name(folder: Path) -> str:
-    found: str = bundle.open_bundle(folder)["model"]["name"]
+    found: str = bundle.find_bundle(folder)["model"]["name"]
     return found
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from edgecompile import measure as measuring
-from edgecompile.artifact import TFLITE, Artifact, Signature, StageRecord
-from edgecompile.cache import Cache, system_error, write_file
+from edgecompile.artifact import TFLITE, Artifact, Signature, StageRecord, sha256_file
+from edgecompile.cache import SHA256, Cache, system_error, write_file
+from edgecompile.devices import provision
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import DiskFullError, EdgecompileError, OutputError
 from edgecompile.stages.base import Progress
@@ -239,3 +240,78 @@ def test_a_prune_takes_wheels_and_engines_that_no_board_needed_for_long(cache: C
     assert cache.prune(older_than_days=30) >= 2000
     assert names(cache.root / "wheels") == ["new"]
     assert names(cache.root / "engines") == ["new.plan"]
+
+
+def change(path: Path) -> None:
+    """One bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("what", ["model.tflite", "artifact.json", "a folder's file"])
+def test_an_entry_of_which_a_bit_changed_is_absent_and_said(cache: Cache, what: str) -> None:
+    folder = cache.new_folder("a")
+    (folder / "model").mkdir()
+    (folder / "model" / "saved_model.pb").write_bytes(b"graph")
+    (folder / "model.tflite").write_bytes(b"model")
+    record = StageRecord("convert", "a", {}, {}, 1.0, "2025-01-01T00:00:00+00:00")
+    files = {"model": folder / "model.tflite", "source": folder / "model"}
+    cache.put("a", Artifact(TFLITE, files, Signature((), ()), (record,)))
+    changed = "model/saved_model.pb" if "folder" in what else what
+    change(cache.root / "stages" / "a" / changed)
+    said: list[str] = []
+    another = Cache(cache.root, say=said.append)
+    assert another.get("a") is None
+    assert another.get("a") is None
+    assert len(said) == 1
+    assert said[0].endswith("was changed or damaged since it was written: it is made again")
+    assert put(another, "a").model.read_bytes() == b"model"
+    assert Cache(cache.root, say=said.append).get("a") is not None
+    assert len(said) == 1
+
+
+def test_facts_are_kept_until_a_bit_of_them_changes(cache: Cache) -> None:
+    path = cache.root / "measurements" / "m.json"
+    facts = {"p50": 0.1, "of": ["a", None], "nested": {"1": True}}
+    cache.keep(path, facts)
+    assert cache.kept(path) == facts
+    for at in range(0, path.stat().st_size, 3):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert cache.kept(path) in (None, facts)  # a space more or less is no change
+        path.write_bytes(whole)
+    for content in (b"", b"{", b"[" * 100_000, b"[]", b'{"sha256": 3}', b"\xff\xfe", b'{"p50": 0.1}'):
+        path.write_bytes(content)
+        assert cache.kept(path) is None
+    path.unlink()
+    assert cache.kept(path) is None
+
+
+def test_a_file_is_whole_with_the_digest_that_was_kept_of_it(cache: Cache) -> None:
+    path = cache.root / "engines" / "e.plan"
+    write_file(path, "engine")
+    kept = {SHA256: sha256_file(path)}
+    assert cache.is_whole(path, kept)
+    assert not cache.is_whole(path, None)
+    change(path)
+    assert not cache.is_whole(path, kept)
+    path.unlink()
+    assert not cache.is_whole(path, kept)
+
+
+def test_wheels_of_which_a_byte_changed_are_downloaded_again(cache: Cache) -> None:
+    downloads = []
+
+    def download(folder: Path) -> None:
+        downloads.append(folder)
+        (folder / "a-1.0-py3-none-any.whl").write_bytes(b"wheel")
+
+    first = provision._kept(["a"], cache, download)
+    assert provision._kept(["a"], cache, download) == first
+    assert [path.name for path in first] == ["a-1.0-py3-none-any.whl"]
+    assert len(downloads) == 1
+    change(first[0])
+    assert provision._kept(["a"], cache, download) == first
+    assert first[0].read_bytes() == b"wheel"
+    assert len(downloads) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ def test_the_manifest_of_a_build_for_a_board_is_valid(digits_bundle: Path, tmp_p
     assert {row["latency_p50"] for row in manifest["techniques"]} == {None}
     assert manifest["options"]["pack"] == "xz"
     assert "model.tflite.xz" in manifest["files"]
+    counted = re.findall(r"^\[(\d+)/(\d+)\] (\S+)$", done.err, re.MULTILINE)
+    assert [name for _, _, name in counted] == [step["name"] for step in manifest["steps"]]
+    assert [number for number, _, _ in counted] == [str(n + 1) for n in range(len(counted))]
+    assert {total for _, total, _ in counted} == {str(len(counted))}
+    assert f"Time of {len(counted)} steps" in (tmp_path / "bundle" / "report.html").read_text()
     assert problems(manifest) == []
 
 

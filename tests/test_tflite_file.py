@@ -212,6 +212,7 @@ DAMAGE: dict[str, tuple[Callable[[Any], None], str]] = {
     "constant": (cut_constant, r"expected 4096 bytes for int8\[64, 1, 1, 64\], received 4095"),
     "type": (on_graph(lambda g: setattr(g.tensors[1], "type", 99)), "expected a type from 0 to .*, received 99"),
     "shape": (on_graph(lambda g: setattr(g.tensors[0], "shape", [1, -5, 10, 1])), "sizes of -1 .* or more"),
+    "gigabytes": (on_graph(lambda g: setattr(g.tensors[-1], "shape", [2, 2**31 - 1])), "expected 2 GiB at most"),
     "order": (on_graph(lambda g: g.operators.reverse()), "which nothing before it produces"),
     "unproduced output": (on_graph(lambda g: g.operators.pop()), "is produced by no operator"),
     "weights' rank": (in_operator("inputs", [0, 0, 0], 11), "expected input 1 of rank 2"),

@@ -9,12 +9,21 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from edgecompile.errors import DataError, DiskFullError, EdgecompileError, InternalError, OutputError, WorkerCrashError
+from edgecompile.errors import (
+    DataError,
+    DiskFullError,
+    EdgecompileError,
+    InternalError,
+    OutputError,
+    WorkerCrashError,
+    WorkerTimeoutError,
+)
 from edgecompile.stages.base import Progress
 from edgecompile.worker import Worker
 
@@ -136,3 +145,24 @@ def test_it_leaves_without_a_word_of_what_libraries_hold(tmp_path: Path) -> None
     command = [sys.executable, program, tmp_path / "worker.log"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def sleep(seconds: float, *, report: Report) -> str:
+    report(Progress("asleep"))
+    time.sleep(seconds)
+    return "awake"
+
+
+def test_what_comes_to_no_end_is_ended(worker: Worker) -> None:
+    first = worker.call("work", pid, report=silent)
+    began = time.monotonic()
+    with pytest.raises(WorkerTimeoutError, match="resting: no end after 1 s, so it was stopped") as error:
+        worker.call("resting", sleep, 600.0, report=silent, limit=1.0, hint="wait")
+    assert time.monotonic() - began < 30
+    assert error.value.hint == "wait"
+    assert not Path(f"/proc/{first}").exists()
+    assert worker.call("work", pid, report=silent) != first
+
+
+def test_what_ends_in_time_is_not(worker: Worker) -> None:
+    assert worker.call("resting", sleep, 0.2, report=silent, limit=60.0) == "awake"

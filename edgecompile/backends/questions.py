@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import TYPE_CHECKING
 
 from edgecompile.artifact import sha256_json
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Question
 from edgecompile.backends.choice import Chosen
-from edgecompile.cache import write_file
 from edgecompile.code import package_digest
 from edgecompile.errors import EdgecompileError
 from edgecompile.target import Target
@@ -40,7 +38,6 @@ def confirmed(target: Target, chosen: Chosen, session: Session) -> Chosen:
 def _ask(question: Question, session: Session) -> None:
     key = sha256_json([question.text, repr(question.arguments), question.depends, package_digest()])[:32]
     known = session.cache.root / "answers" / key
-    if not known.is_file():
+    if session.cache.kept(known) is None:
         session.worker.call(question.text, question.ask, *question.arguments, report=session.display.progress)
-        write_file(known, question.text)
-    os.utime(known)  # what `cache prune` goes by
+        session.cache.keep(known, {"question": question.text})

@@ -3,7 +3,6 @@ wanted share of time."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgecompile.channels.groups import Channels
 from edgecompile.channels.importance import Scores
 from edgecompile.channels.surgery import apply
 from edgecompile.errors import CompressionGateError
+from edgecompile.sealed import seal, unseal_or_none
 from edgecompile.stages.base import Context, Progress
 from edgecompile.task import Arrays
 
@@ -83,8 +83,9 @@ def channel_latency(
     thread. What was found is kept in the context's work folder, so that a killed stage goes on to the same widths.
     """
     path = ctx.work / "channel-latency.json"
-    if path.is_file():
-        return ChannelLatency(**json.loads(path.read_text()))
+    known = unseal_or_none(path)
+    if known is not None:
+        return ChannelLatency(**known)
     full = {group.name: len(group.sets) for group in channels.groups}
     fewer = {name: max(limits.fewer(n // 2 + 1), limits.floor(name, n)) for name, n in full.items()}
     # Numbers, since a group's name is that of a layer and may be no name of a file.
@@ -103,7 +104,7 @@ def channel_latency(
     found = ChannelLatency(
         {group: max(value, least) for group, value in saved.items()}, halved, whole, bench.device, bench.date
     )
-    write_file(path, json.dumps(asdict(found)))
+    write_file(path, seal(asdict(found)))
     return found
 
 
@@ -127,8 +128,9 @@ def search_widths(
     Errors: CompressionGateError where even the smallest model that the limits allow is too slow.
     """
     path = ctx.work / "latency.json"
-    if path.is_file():
-        return _read(path)
+    known = unseal_or_none(path)
+    if known is not None:
+        return Search(**{**known, "trials": tuple(Trial(**trial) for trial in known["trials"])})
     bench = _Bench(channels.model, signature, inputs, ctx)
     full = cost_of(channels.model, MACS)
 
@@ -150,7 +152,7 @@ def search_widths(
             hint="raise keep, or loosen round_to, min_channels or max_share in the recipe",
         )
     found = Search(best.widths, tuple(trials), bench.device, bench.date)
-    write_file(path, json.dumps(asdict(found)))
+    write_file(path, seal(asdict(found)))
     return found
 
 
@@ -213,8 +215,3 @@ class _Bench:
         from edgecompile.stages.convert import convert, keras_call, variables_of
 
         self._path(name).write_bytes(convert(keras_call(model), variables_of(model), self._signature))
-
-
-def _read(path: Path) -> Search:
-    data: Mapping[str, Any] = json.loads(path.read_text())
-    return Search(**{**data, "trials": tuple(Trial(**trial) for trial in data["trials"])})

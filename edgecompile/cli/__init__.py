@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from edgecompile import __version__
-from edgecompile.errors import INTERRUPTED, EdgecompileError, InternalError
+from edgecompile.errors import INTERRUPTED, EdgecompileError, internal_error
 
 # Each command is a module of this package, imported when it is asked for: that keeps --help fast.
 COMMANDS = {
@@ -74,7 +74,9 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """The console script: runs a command, and turns whatever goes wrong into a message and an exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # of what a shell starts in the background
+        signal.signal(signal.SIGINT, _interrupt)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that the terminal's encoding lacks must not end a build that is done. stderr does so by itself.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -91,13 +93,21 @@ def main(arguments: list[str] | None = None) -> Any:
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
-    except Exception as error:  # a fault of ours: the traceback goes to a file, the message says where
-        code = _internal(error)
+    except Exception as error:
+        if _interrupted:  # a library took the interrupt for an error of its own
+            click.echo("interrupted; the same command goes on from here", err=True)
+            code = INTERRUPTED
+        else:  # a fault of ours: the traceback goes to a file, the message says where
+            code = _internal(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _terminated(number: int, frame: object) -> None:
-    del number, frame
+_interrupted: list[int] = []
+
+
+def _interrupt(number: int, frame: object) -> None:
+    del frame
+    _interrupted.append(number)
     raise KeyboardInterrupt
 
 
@@ -113,6 +123,6 @@ def _internal(error: Exception) -> int:
             where = f"the traceback is in {log}"
         except OSError:
             where = f"its traceback couldn't be written to {log}"
-        known = InternalError(f"a fault in edgecompile: {type(error).__name__}: {error}", hint=f"report it; {where}")
+        known = internal_error(f"a fault in edgecompile: {type(error).__name__}: {error}", f"report it; {where}")
     known.show()
     return known.exit_code

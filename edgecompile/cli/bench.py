@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgecompile.cli.options import CPUS, DURATION
+from edgecompile.cli.options import COUNT, CPUS, DURATION
 from edgecompile.cli.tables import print_table
+from edgecompile.units import MOST_THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,14 +27,18 @@ _HEADINGS = ("model", "p50", "p90", "p99", "mean", "std", "init", "peak RSS", "r
 
 @click.command("bench")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE|FILE.tflite...")
-@click.option("--threads", type=click.IntRange(1), help="Threads an inference may use. [default: a bundle's own; 1]")
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), help="Threads an inference may use. [default: a bundle's own; 1]"
+)
 @click.option("--kernels", type=click.Choice(["xnnpack", "builtin", "both"]),
               help="LiteRT's kernels. [default: a bundle's winner; xnnpack]")  # fmt: skip
 @click.option("--cpus", type=CPUS, metavar="CPUS",
               help="Keep to these: 4-7, or any. [default: the last ones, as many as threads]")  # fmt: skip
-@click.option("--runs", type=click.IntRange(1), default=200, show_default=True,
+@click.option("--runs", type=COUNT, default=200, show_default=True,
               help="Timed runs, at least; they go on until half a second is over.")  # fmt: skip
-@click.option("--warmup", type=click.IntRange(0), default=20, show_default=True, help="Runs before timing starts.")
+@click.option(
+    "--warmup", type=click.IntRange(0, 1_000_000), default=20, show_default=True, help="Runs before timing starts."
+)
 @click.option("--data", metavar="D", help="Take inputs from there. [default: a bundle's golden inputs; else random]")
 @click.option("--sustain", type=DURATION, metavar="TIME",
               help="Go on for so long (10m), or until heat and latency settle: what is fastest then?")  # fmt: skip
@@ -47,7 +52,9 @@ _HEADINGS = ("model", "p50", "p90", "p99", "mean", "std", "init", "peak RSS", "r
     "--set-clocks", is_flag=True, help="On a Jetson: hold its clocks at their highest meanwhile (needs sudo)."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     models: tuple[Path, ...],
     threads: int | None,
     kernels: str | None,
@@ -74,12 +81,16 @@ def command(
       edgecompile bench build/digits-rpi4 --on ssh://pi@raspberrypi.local
     """
     from edgecompile.bench import Options, bench, prepare
+    from edgecompile.cache import usable
+    from edgecompile.cli.contradictions import excludes, needs
     from edgecompile.cli.display import make_display
     from edgecompile.devices.farm import on_all
     from edgecompile.devices.inventory import Inventory
     from edgecompile.devices.jetson import held_clocks
     from edgecompile.session import Session
 
+    needs(ctx, "runtime", "on", "is for a board")
+    excludes(ctx, "sustain", "runs", "a sustained run goes on for its time")
     if set_clocks and not on:
         raise click.UsageError("--set-clocks is for a Jetson: name it with --on")
     if page is not None and sustain is None:
@@ -93,7 +104,7 @@ def command(
         with held_clocks(board) if set_clocks else nullcontext():
             return bench(work, options, report=report, device=board)
 
-    with make_display() as display, Session(display) as session:
+    with make_display() as display, usable(display.line), Session(display) as session:
         work = prepare(models, options, session.worker, report=display.progress)
         if on:
             found = on_all(
@@ -127,14 +138,14 @@ def command(
 
 
 def _print(group: Group) -> None:
-    from edgecompile.units import format_ms
+    from edgecompile.units import format_mebibytes, format_ms
 
     found = group.measurement
     rows = []
     for name, r in found.results.items():
         times = [format_ms(r[key]) for key in ("p50", "p90", "p99", "mean", "std", "init_ms")]
         threads = str(found.figures(name, name)[0].threads)
-        rows.append((name, *times, f"{r['peak_rss_mb']:.1f} MB", str(r["runs"]), threads))
+        rows.append((name, *times, format_mebibytes(r["peak_rss_mb"]), str(r["runs"]), threads))
     print_table(_HEADINGS, rows, right=_HEADINGS[1:])
     if found.windows:
         _print_ranking(found.windows)

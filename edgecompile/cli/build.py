@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgecompile.cli.display import make_display
-from edgecompile.cli.options import BACKENDS, DROP, SHAPE, SIZE, THREADS, TIME, DropOff
+from edgecompile.cli.options import BACKENDS, DROP, MINUTES, SEED, SHAPE, SIZE, THREADS, TIME, DropOff
 from edgecompile.errors import ProjectFileError
 from edgecompile.project import FILE, read_project
 
@@ -63,12 +63,12 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option("--threads", type=THREADS,
               help="Threads an inference may use; with several (1,2,4 or 1-4) each engine competes with each number. "
               "[default: the target's]")  # fmt: skip
-@click.option("--budget-minutes", type=click.FloatRange(0, min_open=True),
+@click.option("--budget-minutes", type=MINUTES,
               help="Bound on training, in minutes. [default: 30; without --recipe 5, after the first]")  # fmt: skip
 @click.option("--custom", multiple=True, metavar="MODULE:NAME", help="A custom layer or function that the model needs.")
 @click.option("--allow-unsafe", is_flag=True, help="Accept models that carry code: Lambda layers, pickles.")
 @click.option("--pack", type=click.Choice(["xz", "gzip", "zstd"]), help="Also write the model in this packed form.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all randomness.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all randomness.")
 @click.option(
     "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write training logs there."
 )
@@ -76,7 +76,8 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries print.")
-def command(**given: Any) -> None:
+@click.pass_context
+def command(ctx: click.Context, /, **given: Any) -> None:
     """Build a bundle from MODEL: a .keras, .h5 or .tflite file, a SavedModel folder, or a built-in model.
 
     MODEL and any option can stand in ./edgecompile.toml; the command line wins.
@@ -86,6 +87,7 @@ def command(**given: Any) -> None:
       edgecompile build digits --target host
       edgecompile build my.keras --data my.npz --target rpi4 --max-drop 1%
     """
+    from edgecompile.cli.contradictions import check_build
     from edgecompile.cli.summary import print_plan, print_summary
     from edgecompile.devices.opening import device_for
     from edgecompile.pipeline import build, make_plan
@@ -94,6 +96,7 @@ def command(**given: Any) -> None:
 
     if not given["model"]:
         raise click.UsageError(f"MODEL is missing, on the command line and in {FILE}")
+    check_build(ctx)
     drop = given["max_drop"]
     request = BuildRequest(
         model=given["model"],

@@ -7,6 +7,7 @@ import time
 
 import click
 
+from edgecompile.cli.options import DAYS
 from edgecompile.cli.tables import print_table
 from edgecompile.errors import INTERRUPTED
 
@@ -54,7 +55,7 @@ def show(as_json: bool) -> None:
 
 
 @command.command("prune")
-@click.option("--older-than", type=click.FloatRange(0), default=30.0, show_default=True, metavar="DAYS",
+@click.option("--older-than", type=DAYS, default=30.0, show_default=True, metavar="DAYS",
               help="Remove what was not used for so many days; 0 removes all.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def prune(older_than: float, yes: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from edgecompile.cli.tables import print_fields, print_table
 from edgecompile.errors import EdgecompileError
+from edgecompile.units import format_mebibytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -190,9 +191,12 @@ def _raise(problems: Sequence[EdgecompileError]) -> None:
 
 
 def _fields(entry: Entry, facts: Mapping[str, Any], best: str | None) -> list[tuple[str, str]]:
-    def known(name: str, unit: str = "") -> str:
+    def known(name: str) -> str:
         value = facts[name]
-        return "not known" if value in (None, "", [], {}) else f"{value:,}{unit}" if unit else str(value)
+        return "not known" if value in (None, "", [], {}) else str(value)
+
+    def memory(name: str) -> str:
+        return "not known" if facts[name] is None else format_mebibytes(facts[name])
 
     clocks = [
         f"CPUs {', '.join(map(str, c['cpus']))}: {c['cur_mhz']} of {c['max_mhz']} MHz, governor {c['governor']}"
@@ -209,8 +213,8 @@ def _fields(entry: Entry, facts: Mapping[str, Any], best: str | None) -> list[tu
         ("clocks", "; ".join(clocks) or f"not known, governor {known('governor')}"),
         ("temperatures", ", ".join(heat) or "not known"),
         ("power", f"sensor: {facts['power_sensor'] or 'none that can be read'}"),
-        ("memory", known("memory_mb", " MiB")),
-        ("free disk", f"{known('disk_free_mb', ' MiB')} for {facts['cache']}"),
+        ("memory", memory("memory_mb")),
+        ("free disk", f"{memory('disk_free_mb')} for {facts['cache']}"),
         ("system", f"{facts['os']} {facts['kernel']}, glibc {known('glibc')}"),
         ("Python", f"{facts['python']}, runtime: {runtime}"),
         ("GPU", _gpu(facts["nvidia"]) or "none"),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgecompile.cli.options import SHAPE
-from edgecompile.cli.tables import make_console
+from edgecompile.cli.options import COUNT, SHAPE, SHARE
+from edgecompile.cli.tables import make_console, print_fitting
 
 if TYPE_CHECKING:
     from edgecompile.layerwise.report import Alone, Comparison, Row
@@ -24,8 +24,8 @@ _HEADINGS = ("#", "operator", "tensor", "shape", "type", "scale", *_NUMBERS)
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--data", metavar="D", help="Take training samples from there. [default: a bundle's golden inputs]")
-@click.option("--samples", type=click.IntRange(1), default=16, show_default=True, help="How many inputs, at most.")
-@click.option("--tolerance", type=click.FloatRange(0), metavar="X",
+@click.option("--samples", type=COUNT, default=16, show_default=True, help="How many inputs, at most.")
+@click.option("--tolerance", type=SHARE, metavar="X",
               help="Largest error, as a share of a tensor's range. [default: 1e-4, or an SNR of 10 dB]")  # fmt: skip
 @click.option("--input-shape", type=SHAPE, multiple=True, help="Full shape of an input whose size is free.")
 @click.option("--custom", multiple=True, metavar="MODULE:NAME", help="A custom layer or function that a model needs.")
@@ -57,6 +57,7 @@ def command(
       edgecompile diff float.tflite build/digits-host --data digits
       edgecompile diff before.tflite after.tflite --tolerance 1e-5 --all
     """
+    from edgecompile.cache import usable
     from edgecompile.cli.display import make_display
     from edgecompile.errors import ParityGateError
     from edgecompile.layerwise.subjects import Options, diff
@@ -64,7 +65,7 @@ def command(
     from edgecompile.session import Session
 
     options = Options(data, samples, tolerance, LoadOptions(custom, allow_unsafe, input_shape))
-    with make_display() as display, Session(display, verbose=verbose) as session:
+    with make_display() as display, usable(display.line), Session(display, verbose=verbose) as session:
         found = diff(a, b, options, session)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
@@ -148,7 +149,7 @@ def _table(rows: tuple[Row, ...], found: Comparison) -> None:
     for row in rows:
         style = "bold red" if row is found.first else "yellow" if row.over else ""
         table.add_row(*(Text(cell) for cell in _cells(row)), style=style)
-    make_console().print(table)
+    print_fitting(table, make_console())
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -51,12 +51,14 @@ def _print(found: Diagnosis) -> None:
         what = f"{package.name} {package.installed or '-'}"
         extra = f" [{package.extra}]" if package.extra else ""
         click.echo(f"  {what:<42}{package.required or 'any'}{extra}  {state}")
+    for problem in found.problems:
+        click.echo(f"  PROBLEM: {problem}")
     click.echo(f"\ndata: {found.data['variable']} {found.data['folder'] or 'is not set'}")
     for model, missing in found.data["models"].items():
         click.echo(f"  {model:<21}{missing or 'ok'}")
     cache = found.cache
     writable = "" if cache["writable"] else ", NOT WRITABLE"
-    size, free = format_size(cache["bytes"]), f"{cache['free_bytes'] / 1e9:,.1f} GB free"
+    size, free = format_size(cache["bytes"]), f"{format_size(cache['free_bytes'])} free"
     click.echo(f"\ncache: {cache['folder']}, {size}, {free}{writable}")
     click.echo("\ntargets")
     for target, missing in found.targets.items():

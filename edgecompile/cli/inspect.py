@@ -26,12 +26,13 @@ def command(model: str, custom: tuple[str, ...], allow_unsafe: bool, as_json: bo
       edgecompile inspect build/digits-host
       edgecompile inspect digits
     """
+    from edgecompile.cache import usable
     from edgecompile.cli.display import make_display
     from edgecompile.examine import examine
     from edgecompile.loaders.base import LoadOptions
     from edgecompile.session import Session
 
-    with make_display() as display, Session(display) as session:
+    with make_display() as display, usable(display.line), Session(display) as session:
         found = examine(model, LoadOptions(custom, allow_unsafe), session.worker, report=display.progress)
     if as_json:
         click.echo(json.dumps(found, indent=1))

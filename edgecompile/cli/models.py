@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgecompile.cli.options import COUNT, MINUTES
 from edgecompile.cli.tables import print_fields, print_table
 
 
@@ -73,8 +74,8 @@ def show(model: str, as_json: bool) -> None:
 
 @command.command("train")
 @click.argument("model", metavar="ID")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over the training data. [default: the model's own]")
-@click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), help="Bound on training. [default: none]")
+@click.option("--epochs", type=COUNT, help="Passes over the training data. [default: the model's own]")
+@click.option("--budget-minutes", type=MINUTES, help="Bound on training. [default: none]")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.keras", help="Copy the trained model there.")
 @click.option("--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Write training logs there.")  # fmt: skip

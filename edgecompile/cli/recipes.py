@@ -39,7 +39,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_plain(recipe) for recipe in recipes], indent=1))
         return
-    rows = [(r.name, r.needs, " -> ".join(step.name for step in r.steps), r.summary) for r in recipes]
+    rows = [(r.name, r.asks_for, " -> ".join(step.name for step in r.steps), r.summary) for r in recipes]
     print_table(("name", "data", "stages", "what it does"), rows)
 
 
@@ -70,4 +70,4 @@ def show(recipe: str, as_json: bool) -> None:
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
     steps = [{"stage": step.name, **dataclasses.asdict(step)} for step in recipe.steps]  # type: ignore[call-overload]
-    return {"name": recipe.name, "summary": recipe.summary, "needs": recipe.needs, "steps": steps}
+    return {"name": recipe.name, "summary": recipe.summary, "needs": recipe.asks_for, "steps": steps}

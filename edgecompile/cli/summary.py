@@ -8,12 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from edgecompile.cli.tables import print_fitting
 from edgecompile.manifest import find
 from edgecompile.pipeline import Built
 from edgecompile.report import techniques
 from edgecompile.report.formats import metric, ratio, speed
 from edgecompile.report.techniques import LATENCY, SOURCE, Rung
-from edgecompile.units import format_count, format_ms, format_size
+from edgecompile.units import format_count, format_mebibytes, format_ms, format_size
 
 _SIZE = ("smaller", "larger")
 _STEPS = 6  # rows at most of what each step bought: the report has all
@@ -34,11 +35,11 @@ def print_summary(built: Built) -> None:
     manifest = built.manifest
     console = Console(highlight=False)
     console.print()
-    console.print(_comparison(manifest))
+    print_fitting(_comparison(manifest), console)
     console.print()
     steps = _steps(manifest)
     if steps is not None:
-        console.print(steps)
+        print_fitting(steps, console)
         console.print()
     measured = manifest["measurement"]
     if measured:
@@ -110,7 +111,7 @@ def _rows(manifest: Mapping[str, Any]) -> list[_Row]:
         *([("macs", "MACs", format_count, ("fewer", "more"))] if macs else []),
         (LATENCY, "latency p50", format_ms, speed(manifest)),
         ("latency_p90", "latency p90", format_ms, speed(manifest)),
-        ("peak_rss", "peak RSS", lambda value: f"{value:.1f} MiB", ("less", "more")),
+        ("peak_rss", "peak RSS", format_mebibytes, ("less", "more")),
     ]
 
 

@@ -7,18 +7,22 @@ from pathlib import Path
 
 import click
 
+from edgecompile.cli.options import COUNT
+
 
 @click.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--data", metavar="D", help="The data of the build, where it isn't where the manifest says.")
 @click.option("--on", metavar="DEVICE",
               help="Run the model on this board: ssh://[user@]host[:port], adb://SERIAL, or its name.")  # fmt: skip
-@click.option("--samples", type=click.IntRange(1), help="With --on: so many of the test set. [default: all]")
+@click.option("--samples", type=COUNT, help="With --on: so many of the test set. [default: all]")
 @click.option("--runtime", type=click.Choice(["provisioned", "system"]), default="provisioned", show_default=True,
               help="On a board: bring a runtime along, or take its own.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries print.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     bundle: Path,
     data: str | None,
     on: str | None,
@@ -38,13 +42,17 @@ def command(
       edgecompile verify build/digits-host
       edgecompile verify build/digits-rpi4 --on ssh://pi@raspberrypi.local
     """
+    from edgecompile.cache import usable
+    from edgecompile.cli.contradictions import needs
     from edgecompile.cli.display import make_display
     from edgecompile.devices.opening import one, open_board
     from edgecompile.session import Session
     from edgecompile.verify import verify
     from edgecompile.verify_on import verify_on
 
-    with make_display() as display, Session(display, verbose=verbose) as session:
+    needs(ctx, "runtime", "on", "is for a board")
+    needs(ctx, "samples", "on", "is for a board")
+    with make_display() as display, usable(display.line), Session(display, verbose=verbose) as session:
         if on:
             with open_board(one(on), runtime) as board:
                 found = verify_on(

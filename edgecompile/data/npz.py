@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 from edgecompile import metrics
 from edgecompile.data.checks import check_arrays, named
 from edgecompile.errors import DataError, perhaps
+from edgecompile.npz_file import opened
 from edgecompile.task import CLASSIFICATION, REGRESSION, UNLABELED, Array, Arrays, Split, Task
 
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val", "x")
@@ -21,10 +20,9 @@ def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
     """{x_train: {input: array}, ...}"""
     found: dict[str, dict[str, Array]] = {}
     try:
-        opened = np.load(path, allow_pickle=False)
-        if not isinstance(opened, np.lib.npyio.NpzFile):
-            raise DataError(f"{path} holds a single array, not an .npz archive", hint="save it with numpy.savez")
-        with opened as file:
+        with opened(path) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} holds a single array, not an .npz archive", hint="save it with numpy.savez")
             for key in file.files:
                 base, _, name = key.partition("/")
                 if base not in NPZ_KEYS:
@@ -35,7 +33,7 @@ def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
                     )
                 found.setdefault(base, {})[name] = file[key]
     # A pickled (object) array is a ValueError here: it is never loaded, since it can run code.
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read as .npz: {error}", hint="save plain arrays with numpy.savez") from error
     for base, arrays in found.items():
         if "" in arrays and len(arrays) > 1:

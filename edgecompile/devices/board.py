@@ -30,6 +30,7 @@ from edgecompile.devices.connection import Connection, output
 from edgecompile.errors import ConnectionFailedError, DeviceError, EdgecompileError, ProvisioningError
 from edgecompile.manifest import EMULATED, MEASURED, SIMULATED
 from edgecompile.ondevice import runner
+from edgecompile.units import format_mebibytes
 
 PROVISIONED, SYSTEM = "provisioned", "system"
 RUNTIMES = (PROVISIONED, SYSTEM)
@@ -272,8 +273,8 @@ class Board:
             needed = chosen.bytes * (1 + _UNPACKED) // (1 << 20) + _SPARE_MB
             if found["disk_free_mb"] is not None and found["disk_free_mb"] < needed:
                 raise ProvisioningError(
-                    f"{self._name} has {found['disk_free_mb']:,} MiB free under {found['cache']}, {chosen.what} takes "
-                    f"up to {needed:,}",
+                    f"{self._name} has {format_mebibytes(found['disk_free_mb'])} free under {found['cache']}, "
+                    f"{chosen.what} takes up to {format_mebibytes(needed)}",
                     hint="make space, or set XDG_CACHE_HOME there to a folder on a larger disk",
                 )
             sent = [self.put(path) for path in chosen.files]

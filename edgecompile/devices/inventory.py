@@ -11,10 +11,13 @@ from typing import Any
 
 import click
 
+from edgecompile import plain_json
 from edgecompile.cache import write_file
 from edgecompile.devices import adb
 from edgecompile.devices.ssh import Address
 from edgecompile.errors import DeviceError, perhaps
+
+_SCHEMES = ("ssh", "adb")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,12 @@ class Entry:
             raise DeviceError(
                 f"--python {self.python!r} is neither an absolute path on the board nor a name on its PATH",
                 hint="such as /home/pi/venv/bin/python, or python3.11",
+            )
+        scheme = self.url.partition("://")[0]
+        if "://" in self.url and scheme not in _SCHEMES:
+            raise DeviceError(
+                f"{self.url!r}: {scheme!r} is no way to a board, expected ssh://[user@]host[:port] or adb://SERIAL",
+                hint=perhaps(scheme, _SCHEMES),
             )
         if not self.url.startswith(adb.SCHEME):
             _ = self.address
@@ -69,8 +78,8 @@ class Inventory:
         if not path.is_file():
             return Inventory(path)
         try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            devices = {name: Entry(name, **fields) for name, fields in data["devices"].items()}
+            data: dict[str, Any] = plain_json.parse(path.read_text(encoding="utf-8"))
+            devices = {name: _entry(name, fields) for name, fields in data["devices"].items()}
             groups = {name: [str(member) for member in members] for name, members in data["groups"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
             raise DeviceError(f"{path} can't be read: {problem}", hint="mend it, or move it away") from None
@@ -130,6 +139,15 @@ class Inventory:
         known = [*self.devices, *self.groups]
         hint = perhaps(name, known) if known else "edgecompile devices add NAME ssh://USER@HOST"
         return DeviceError(f"there is no device and no group {name!r}", hint=hint)
+
+
+def _entry(name: str, fields: dict[str, Any]) -> Entry:
+    """TypeError where a field isn't of its type: the file may have been edited."""
+    entry = Entry(name, **fields)
+    for key, value in asdict(entry).items():
+        if not isinstance(value, bool if key == "emulated" else str) and (value is not None or key == "url"):
+            raise TypeError(f"{key} of {name!r} is {value!r}")
+    return entry
 
 
 def folder() -> Path:

@@ -17,7 +17,9 @@ from typing import Any
 from edgecompile.cache import Cache
 from edgecompile.errors import ProvisioningError
 from edgecompile.ondevice.runner import PACKAGES
+from edgecompile.sealed import Damaged, check, digests
 
+_DIGESTS = "digests.json"  # of the wheels, beside them
 OLDEST_PYTHON = (3, 8)
 # Newest first. tflite-runtime was built for NumPy 1.
 _RUNTIMES = (("ai-edge-litert",), ("tflite-runtime", "numpy<2"))
@@ -105,16 +107,31 @@ def _kept(of: object, cache: Cache, download: Callable[[Path], None]) -> tuple[P
     """The wheels of a folder in the cache that `download` makes, once."""
     key = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
     folder = cache.root / "wheels" / key
-    if not folder.is_dir():
+    if not _are_whole(folder, cache):
         with cache.lock(f"wheels-{key}"):
-            if not folder.is_dir():
+            if not _are_whole(folder, cache):
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryDirectory(dir=folder.parent, suffix=".tmp") as scratch:
                     download(Path(scratch))
+                    cache.keep(Path(scratch, _DIGESTS), digests(Path(scratch)))
+                    shutil.rmtree(folder, ignore_errors=True)  # damaged ones
                     shutil.move(scratch, folder)
                     Path(scratch).mkdir()  # for its own removal
     os.utime(folder)  # what `cache prune` goes by
     return tuple(sorted(folder.glob("*.whl")))
+
+
+def _are_whole(folder: Path, cache: Cache) -> bool:
+    """Whether the wheels are those that were downloaded."""
+    kept = cache.kept(folder / _DIGESTS)
+    try:
+        check(folder, kept or {})
+    except FileNotFoundError:
+        return False
+    except Damaged as problem:
+        cache.damaged(problem)
+        return False
+    return kept is not None
 
 
 def _chosen(platform: Platform) -> list[str]:

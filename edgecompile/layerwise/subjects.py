@@ -12,7 +12,7 @@ import numpy as np
 
 from edgecompile import data, golden
 from edgecompile.artifact import TFLITE, Signature, TensorInfo
-from edgecompile.bundle import open_bundle
+from edgecompile.bundle import GOLDEN, MODEL, open_bundle, unchanged
 from edgecompile.compression import training_job
 from edgecompile.data import DataSource
 from edgecompile.errors import BundleError, DataError, ModelError
@@ -118,7 +118,8 @@ def _subject(name: str, source: Source | None, options: Options, session: Sessio
 
 def _bundle(path: Path) -> Subject:
     manifest = open_bundle(path)
-    model = path / "model.tflite"
+    unchanged(path, manifest, MODEL, GOLDEN)
+    model = path / MODEL
     try:
         baseline = next(record for record in manifest["history"] if record["stage"] == "baseline")
         real = baseline["metrics"]["golden_inputs"] == "data"
@@ -126,7 +127,7 @@ def _bundle(path: Path) -> Subject:
         names = {t["index"]: str(t["name"]) for op in operators for t in (*op["inputs"], *op["outputs"])}
     except (KeyError, TypeError, AttributeError, StopIteration) as problem:
         raise BundleError(f"{path / 'manifest.json'} is damaged: {problem}", hint="build the bundle again") from None
-    return Subject(str(path), model, own_signature(read(model)), path / "golden.npz", real, names)
+    return Subject(str(path), model, own_signature(read(model)), path / GOLDEN, real, names)
 
 
 def _inputs(

@@ -5,15 +5,18 @@ A new format is one module with `load(path, options)` and one line in LOADERS, p
 
 from __future__ import annotations
 
-import json
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edgecompile import lfs, plain_json
 from edgecompile.errors import ModelError
 from edgecompile.loaders import keras2, keras3, saved_model, tflite
 from edgecompile.loaders.base import LoadOptions, SourceModel
+from edgecompile.loaders.keras2 import guarded
 
 __all__ = ["LOADERS", "LoadOptions", "SourceModel", "load", "sniff"]
 
@@ -26,6 +29,8 @@ LOADERS: dict[str, ModuleType] = {
 
 EXPECTED = "a .keras or .h5 file, a SavedModel folder or a .tflite file"
 AGAIN = "save or download the file again"
+# What zipfile and zlib raise of a file that is damaged or made to be.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, struct.error)
 
 
 def load(path: Path, options: LoadOptions) -> SourceModel:
@@ -34,7 +39,9 @@ def load(path: Path, options: LoadOptions) -> SourceModel:
     ModelError: missing, damaged, or of an unknown format; UnsafeModelError: carries code; UnsupportedLayerError: a
     layer class that neither Keras nor --custom knows; NonFiniteError: NaN in weights; DataError: unknown input shape.
     """
-    loaded: SourceModel = LOADERS[sniff(path)].load(path, options)
+    loader = LOADERS[sniff(path)]
+    # What a file holds is behind all that happens here: nothing of it is a fault of ours.
+    loaded: SourceModel = guarded(path, lambda: loader.load(path, options))
     return loaded
 
 
@@ -51,6 +58,8 @@ def sniff(path: Path) -> str:
         raise ModelError(f"{path}: can't be read: {error.strerror}") from error
     if not head:
         raise ModelError(f"{path}: the file is empty; expected {EXPECTED}", hint=AGAIN)
+    if lfs.is_pointer(path):
+        raise ModelError(f"{path}: a pointer of Git LFS in place of the model; expected {EXPECTED}", hint=lfs.CURE)
     if head.startswith(b"PK"):
         return _sniff_zip(path)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -85,8 +94,16 @@ def _sniff_zip(path: Path) -> str:
                     f"{path}: a zip file without {' and '.join(sorted(missing))}: not a .keras file",
                     hint=f"give {EXPECTED}",
                 )
-            return _by_version(json.loads(archive.read("metadata.json")).get("keras_version"), path)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+            return _by_version(plain_json.parse(archive.read("metadata.json")).get("keras_version"), path)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+        struct.error,
+    ) as error:
         raise ModelError(f"{path}: the .keras file is damaged or cut short: {error}", hint=AGAIN) from error
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{path}: metadata.json inside it is not valid: {error}", hint=AGAIN) from error
@@ -98,7 +115,7 @@ def _sniff_hdf5(path: Path) -> str:
     try:
         with h5py.File(path, "r") as file:
             version = file.attrs.get("keras_version")
-    except OSError as error:
+    except Exception as error:  # h5py raises all sorts, depending on what is damaged
         raise ModelError(f"{path}: the HDF5 file is damaged or cut short: {error}", hint=AGAIN) from error
     version = version.decode(errors="replace") if isinstance(version, bytes) else version
     # Without a version it is a weights file or very old: keras2 says which.

@@ -7,12 +7,11 @@ unless the user named it: Keras would import its module, whatever it is. origin.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgecompile import keras3_layer
+from edgecompile import keras3_layer, plain_json
 from edgecompile.errors import ModelError, UnsafeModelError, UnsupportedLayerError
 from edgecompile.loaders import origin
 from edgecompile.loaders.base import LoadOptions
@@ -48,6 +47,7 @@ def check_config(
     """
     known = {**library.of_applications, **own}
     for node, layer in _objects(config, "model"):
+        _check_form(node, layer, source)
         if not options.allow_unsafe:
             _refuse_code(node, layer, source)
         if node.get("class_name") == keras3_layer.REGISTERED:
@@ -55,6 +55,16 @@ def check_config(
             check_config(inner, options, origin.keras3(), own, source)
         elif isinstance(node.get("class_name"), str):
             _check_origin(node, layer, options, library, known, source)
+
+
+def _check_form(node: dict[str, Any], layer: str, source: str) -> None:
+    """ModelError where what names a class isn't text: Keras would take it for something, or fail in its own way."""
+    for key in ("class_name", "module", "registered_name"):
+        value = node.get(key)
+        if not isinstance(value, str) and (value is not None or key == "class_name"):
+            raise ModelError(
+                f"{source}: {layer!r}: {key} is {type(value).__name__}, expected text", hint="save or download it again"
+            )
 
 
 def _check_origin(
@@ -138,7 +148,8 @@ def _objects(value: Any, layer: str) -> Iterator[tuple[dict[str, Any], str]]:
         if "class_name" in value:
             config = value.get("config")
             own = value.get("name") or (config.get("name") if isinstance(config, dict) else None)
-            if isinstance(own, str) and (_is_layer(value) or value["class_name"] in UNSAFE_CLASSES):
+            kind = value["class_name"]
+            if isinstance(own, str) and (_is_layer(value) or (isinstance(kind, str) and kind in UNSAFE_CLASSES)):
                 layer = own
             yield value, layer
         elif _is_marshalled(value.get("value")):
@@ -158,7 +169,7 @@ def _is_marshalled(value: Any) -> bool:
 def parse_json(text: str | bytes, source: str) -> Any:
     """Parsed JSON, or a ModelError that says the file is damaged."""
     try:
-        return json.loads(text)
+        return plain_json.parse(text)
     except ValueError as error:
         raise ModelError(f"{source}: its configuration is not valid JSON: {error}", hint="save it again") from error
 
@@ -202,6 +213,7 @@ def check_saved_model(folder: Path, options: LoadOptions) -> Any:
         named = {**config, "build_config": None} if isinstance(config, dict) and "class_name" in config else config
         if not options.allow_unsafe:
             for node, layer in _objects(named, str(node_path)):
+                _check_form(node, layer, source)
                 _refuse_code(node, layer, source)
         if node_path == "root" and isinstance(config, dict):
             root = {**config, "identifier": identifier}

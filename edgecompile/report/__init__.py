@@ -47,6 +47,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters.update(
         size=units.format_size,
+        mebibytes=units.format_mebibytes,
         ms=units.format_ms,
         seconds=units.format_seconds,
         count=units.format_count,

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgecompile.backends.base import without_threads
 from edgecompile.report import formats, layer_errors, roofline, techniques
-from edgecompile.units import format_count, format_ms, format_size
+from edgecompile.units import format_count, format_mebibytes, format_ms, format_size
 
 LONG = 40  # rows: longer lists are folded away until asked for
 _ROLE = {"source": "float source", "model": "this bundle"}
@@ -105,7 +105,7 @@ def comparison(manifest: Mapping[str, Any]) -> list[Row]:
         ("latency_p90", "Latency p90", format_ms, slower, latency),
         ("latency_p99", "Latency p99", format_ms, slower, latency),
         ("init_time", "Initialization", format_ms, slower, latency),
-        ("peak_rss", "Peak RSS", lambda mb: f"{mb:.1f} MiB", ("less", "more"), latency),
+        ("peak_rss", "Peak RSS", format_mebibytes, ("less", "more"), latency),
     ]
     if any(figure["name"] == "energy_mean" for figure in manifest["figures"]):  # where the device told its power
         specs += [
@@ -202,8 +202,8 @@ def stages(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "columns": columns,
         "samples": samples,
-        "seconds": [(record["stage"], record["seconds"]) for record in history],
-        "total": sum(record["seconds"] for record in history),
+        "seconds": [(step["name"], step["seconds"]) for step in manifest["steps"]],
+        "total": sum(step["seconds"] for step in manifest["steps"]),
     }
 
 

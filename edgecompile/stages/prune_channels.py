@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgecompile.artifact import KERAS, Artifact
+from edgecompile.artifact import KERAS, Artifact, sha256_file
 from edgecompile.cache import write_file
 from edgecompile.channels import CRITERIA, Channels, Kept, Limits, apply, cost_of, dependency_groups, keep_widths
 from edgecompile.channels import plan as plan_channels
@@ -21,6 +20,7 @@ from edgecompile.channels.latency import ChannelLatency, Search, channel_latency
 from edgecompile.errors import BudgetError, CompressionGateError
 from edgecompile.loaders.base import save_keras
 from edgecompile.losses import output_loss
+from edgecompile.sealed import seal, unseal_or_none
 from edgecompile.stages.base import Context, Outcome, require
 from edgecompile.stages.evaluate import golden_inputs
 from edgecompile.stages.trainable import TrainedStage, changed_weights, train, trainable_model, training_metrics
@@ -29,6 +29,7 @@ from edgecompile.training.batches import Batches
 
 LATENCY = "latency"
 _BUDGETS = (*COSTS, LATENCY)
+_TRAINED = "sha256_of_trained"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,15 +242,15 @@ class _Rounds:
         folder = self._ctx.work / f"round{number}"
         folder.mkdir(exist_ok=True)
         pruned, trained, record = folder / "pruned.keras", folder / "trained.keras", folder / "round.json"
-        if not trained.is_file():
+        done = unseal_or_none(record)
+        if done is None or not trained.is_file() or sha256_file(trained) != done[_TRAINED]:
             if not pruned.is_file():
                 save_keras(apply(model, self._kept(model, number)), pruned)
             tuned, done = self._tune(self._load(pruned), number, folder)
-            write_file(record, json.dumps(done))
             save_keras(tuned, trained)
-        done = json.loads(record.read_text())
+            write_file(record, seal({**done, _TRAINED: sha256_file(trained)}))
         self._unspent = done["seconds_unspent"]
-        self.done.append({key: value for key, value in done.items() if key != "seconds_unspent"})
+        self.done.append({key: value for key, value in done.items() if key not in ("seconds_unspent", _TRAINED)})
         return self._load(trained)
 
     def _kept(self, model: Any, number: int) -> Kept:

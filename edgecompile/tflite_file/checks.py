@@ -19,6 +19,7 @@ from edgecompile.tflite_file.graph import (
 )
 from edgecompile.tflite_file.structure import Malformed
 
+_MOST_BYTES = 2**31 - 1  # offsets in the format, and sizes in LiteRT's kernels, have 32 bits
 _LIMITS = {
     "int4": (-8, 7),
     "int8": (-128, 127),
@@ -52,6 +53,9 @@ def _shape(tensor: Tensor, where: str) -> None:
         raise Malformed(
             f"{where}: expected a shape signature of rank {len(tensor.shape)}, received {list(tensor.shape_signature)}"
         )
+    size = tensor.elements * BITS.get(tensor.dtype, 8) // 8
+    if size > _MOST_BYTES:  # a runtime makes room for what is declared, whatever its operators give
+        raise Malformed(f"{where}: expected 2 GiB at most, received the shape {list(tensor.shape)} ({size:,} bytes)")
 
 
 def _quantization(tensor: Tensor, where: str) -> None:

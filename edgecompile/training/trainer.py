@@ -9,19 +9,21 @@ once, when training starts, and kept beside the checkpoint.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgecompile.artifact import TensorInfo
+from edgecompile.cache import write_file
 from edgecompile.errors import BudgetError, DataError, NonFiniteError
 from edgecompile.losses import output_loss
+from edgecompile.sealed import seal, unseal_or_none
 from edgecompile.stages.base import Context, Progress
 from edgecompile.task import Task
 from edgecompile.training.batches import Batches
@@ -178,10 +180,10 @@ class Trainer:
     def _plan_epochs(self) -> tuple[int, float]:
         """(epochs, seconds one takes), measured on a few steps whose effect is then undone."""
         path = self.ctx.work / "training.json"
-        if path.is_file():
-            plan = json.loads(path.read_text())
+        plan = unseal_or_none(path)
+        if plan is not None:
             self.ctx.say(f"goes on from its checkpoint: {plan['epochs']} epochs were planned")
-            return plan["epochs"], plan["seconds_per_epoch"]
+            return int(plan["epochs"]), float(plan["seconds_per_epoch"])
         seconds = self._measure_epoch()
         epochs = self.schedule.epochs
         budget = self.ctx.budget_seconds
@@ -195,7 +197,7 @@ class Trainer:
                 )
         cut = f" (the recipe's {self.schedule.epochs}, cut by the budget)" if epochs < self.schedule.epochs else ""
         self.ctx.say(f"{epochs} epochs{cut}, estimated {format_seconds(epochs * seconds)}")
-        _write_atomically(path, json.dumps({"epochs": epochs, "seconds_per_epoch": seconds}).encode())
+        write_file(path, seal({"epochs": epochs, "seconds_per_epoch": seconds}))
         return epochs, seconds
 
     def _measure_epoch(self) -> float:
@@ -241,10 +243,17 @@ class Trainer:
         path = self.ctx.work / "checkpoint.npz"
         if not path.is_file():
             return 0, []
-        with np.load(path) as saved:
-            for i, variable in enumerate(self._state()):
-                variable.assign(saved[f"v{i}"])
-            return int(saved["epoch"]), [float(v) for v in saved["losses"]]
+        state = self._state()
+        try:  # the archive has a checksum of each array
+            with np.load(path) as saved:
+                values = [saved[f"v{i}"].reshape(variable.shape) for i, variable in enumerate(state)]
+                epoch, losses = int(saved["epoch"]), [float(v) for v in saved["losses"]]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            self.ctx.say("its checkpoint is damaged: it begins anew")
+            return 0, []
+        for variable, value in zip(state, values, strict=True):
+            variable.assign(value)
+        return epoch, losses
 
     def _summary_writer(self) -> Any:
         if self.ctx.tensorboard is None:
@@ -293,9 +302,3 @@ def _freezing(layers: Sequence[Any]) -> Iterator[Callable[[], None]]:
     finally:
         for layer in layers:
             layer.trainable = True
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_bytes(content)
-    scratch.replace(path)

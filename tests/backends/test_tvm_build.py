@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from backends.compiled import own_isa
 from backends.operators import OneOperator
-from running import Run, run_cli
+from running import Run, edit_manifest, run_cli
 from test_manifest_schema import problems
 
 from edgecompile.artifact import TFLITE, Artifact
@@ -153,8 +153,8 @@ def test_a_generic_library_chooses_when_it_is_loaded(tmp_path: Path) -> None:
                 runner.Library(path, 1, name)
     with pytest.raises(runner.Failure, match=r"tvm\.so has no variant sve9, it has "):
         runner.Library(path, 1, "sve9")
-    manifest["winner"] = {"id": "tvm", "backend": "tvm", "threads": 1, "why": "the test's choice"}
-    (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
+    winner = {"id": "tvm", "backend": "tvm", "threads": 1, "why": "the test's choice"}
+    edit_manifest(tmp_path / "b", lambda manifest: manifest.update(winner=winner))
     verified = run_cli("verify", "b", cwd=tmp_path)
     assert verified.code == 0, verified.out + verified.err
     assert f"variants: {text.partition(': ')[2]}" in " ".join(verified.out.split())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from running import run_cli
+from running import patch_sha256, run_cli
 
 from edgecompile.errors import BundleError, DataError, DeviceError, ModelError
 from edgecompile.units import parse_cpus
@@ -89,6 +89,7 @@ def test_bad_input_is_a_clear_error(digits_bundle: Path, tmp_path: Path) -> None
 def test_empty_golden_inputs_are_a_damaged_bundle(digits_bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(digits_bundle, tmp_path / "bundle")
     (tmp_path / "bundle" / "golden.npz").write_bytes(b"")
+    patch_sha256(tmp_path / "bundle", "golden.npz")
     done = run_cli("bench", "bundle", *SHORT, cwd=tmp_path)
     assert done.code == BundleError.exit_code, done.err
     assert "is damaged" in done.err

@@ -54,7 +54,7 @@ def test_boards_and_groups_are_kept_under_their_names(config: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("add", "x", "http://pi"), DeviceError.exit_code, "is no address of a board"),
+        (("add", "x", "http://pi"), DeviceError.exit_code, "'http' is no way to a board"),
         (("add", "a b", "ssh://pi"), DeviceError.exit_code, "is no name for a board"),
         (("add", "x", "ssh://pi", "--target", "rpi9"), TargetError.exit_code, "unknown target"),
         (("group", "farm", "nobody"), DeviceError.exit_code, "there is no device 'nobody'"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import Run, run_cli
+from running import Run, patch_sha256, run_cli
 
 from edgecompile.errors import BundleError, DataError, ModelError, ParityGateError
 from edgecompile.tflite_file import read
@@ -113,6 +113,7 @@ def test_bad_input_is_a_clear_error(
     np.savez(world / "other.npz", x=np.zeros((4, 3, 3, 1), np.float32))
     shutil.copytree(world / "bundle", world / "damaged")
     (world / "damaged" / "golden.npz").write_bytes(b"PK")
+    patch_sha256(world / "damaged", "golden.npz")
     resnet = str(data / IC / "pretrainedResnet_quant.tflite")
     done = run_cli("diff", *(resnet if a == "RESNET" else a for a in arguments), cwd=world)
     assert (done.code, "Traceback" in done.err) == (kind.exit_code, False), done.err

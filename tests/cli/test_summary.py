@@ -68,7 +68,7 @@ def test_words_fit_what_was_gained_or_lost(capsys: pytest.CaptureFixture[str]) -
     assert row(lines, "size, gzip").endswith("1.10× larger")
     assert row(lines, "latency p50").endswith("1.80× faster")
     assert row(lines, "latency p90").endswith("1.30× slower")
-    assert row(lines, "peak RSS").endswith("45.2 MiB  the same")
+    assert row(lines, "peak RSS").endswith("47.40 MB  the same")
     assert lines[-2:] == ["report: out/report.html, each step and layer", "bundle: out"]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from edgecompile.artifact import sha256_file, sha256_json
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.tensorrt import FP16, INT8
-from edgecompile.cache import Cache, write_file
+from edgecompile.cache import SHA256, Cache
 from edgecompile.devices.base import Device, statistics
 from edgecompile.devices.benchmark import how
 from edgecompile.errors import DeviceError, ProvisioningError
@@ -87,18 +87,16 @@ def build(
     graph, ours = sha256_file(candidate.model), tool_versions()["edgecompile"]
     key = sha256_json([facts.identity, facts.label, device.conditions(), version, graph, words, ours])[:32]
     engine, told = (cache.root / "engines" / f"{key}{suffix}" for suffix in (".plan", ".json"))
-    if again or not (engine.is_file() and told.is_file()):
+    kept = None if again else cache.kept(told)
+    cached = cache.is_whole(engine, kept)
+    if kept is None or not cached:
         date = now()
         times = _build(candidate.model, precision, device, nvidia["trtexec"], engine, report)
         by = facts.executed_on(f"trtexec of TensorRT {version}" if version else "trtexec")
-        write_file(told, json.dumps({"times_ms": times, "date": date, "device": facts.name, "executed_on": by}))
-        cached = False
-    else:
-        cached = True
-        for path in (engine, told):
-            os.utime(path)  # what `cache prune` goes by
+        kept = {"times_ms": times, "date": date, "device": facts.name, "executed_on": by, SHA256: sha256_file(engine)}
+        cache.keep(told, kept)
+    os.utime(engine)  # what `cache prune` goes by
     ready = dataclasses.replace(candidate, model=engine, config={**candidate.config, "version": version})
-    kept = json.loads(told.read_text())
     found = statistics(kept["times_ms"])
     figures = tuple(
         Figure(
