@@ -74,7 +74,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     )
     source = load_source(made.source, settings, session)
     if made.data is not None:
-        settings = dataclasses.replace(settings, image_size=data.image_size(made.data, source.signature))
+        settings = dataclasses.replace(settings, expected=data.expected(made.data, source.signature))
     baseline = session.run(Job(Baseline(), source, settings))
 
     found, trials = None, Trials(made, source, baseline, settings, session, device)

@@ -11,11 +11,12 @@ from edgecompile import __version__, data
 from edgecompile.artifact import sha256_json
 from edgecompile.cache import Cache, write_file
 from edgecompile.code import package_digest
-from edgecompile.data import CALLABLE, IMAGES, DataSource
+from edgecompile.data import CALLABLE, IMAGES, DataSource, Expected
+from edgecompile.data.expected import ImageForm
 from edgecompile.stages.base import Progress
 from edgecompile.task import AUTOENCODER
 
-_ANY_SIZE = (8, 8)
+_ANY_FORM = Expected(ImageForm(8, 8, 4))
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class TaskFacts:
 def read_facts(source: DataSource, *, report: Callable[[Progress], None]) -> TaskFacts:
     """The facts, by loading the task. Runs in the worker: a user's function may import anything."""
     del report
-    # What size a folder's images will have is the model's to say; for counting them any size does.
-    task = data.load(source, image_size=_ANY_SIZE if source.kind == IMAGES else None)
+    # What form a folder's images will have is the model's to say; for counting them any does.
+    task = data.load(source, _ANY_FORM if source.kind == IMAGES else None)
     trainable = task.train is not None and (task.train.y is not None or task.kind == AUTOENCODER)
     tested = task.metric is not None and task.test is not None and task.test.y is not None
     return TaskFacts(

@@ -371,7 +371,7 @@ def score(source: DataSource, promise: Promise, *, report: Report) -> dict[str, 
     known = data.fingerprint(source)
     if known is not None and known != promise.data["fingerprint"]:
         return {"fingerprint": known}
-    task = data.load(source, image_size=data.image_size(source, promise.signature))
+    task = data.load(source, data.expected(source, promise.signature))
     if task.fingerprint != promise.data["fingerprint"]:
         return {"fingerprint": task.fingerprint}
     metric, labels, x, outputs = on_test_set(promise.winner, task, promise.signature, report)

@@ -280,7 +280,7 @@ def graph_outputs(candidate: Candidate, x: Arrays, *, report: Report) -> Arrays:
 def test_samples(source: DataSource, promise: Promise, limit: int | None, *, report: Report) -> dict[str, Any]:
     """{fingerprint, x, samples, all}: the test set's inputs as the model takes them, the first `limit` of them."""
     del report
-    task = data.load(source, image_size=data.image_size(source, promise.signature))
+    task = data.load(source, data.expected(source, promise.signature))
     assert task.test is not None
     x = as_inputs(task.test, promise.signature)
     count = min(limit or len(task.test), len(task.test))
@@ -292,7 +292,7 @@ def test_samples(source: DataSource, promise: Promise, limit: int | None, *, rep
 def score_outputs(source: DataSource, promise: Promise, given: Mapping[str, Array], *, report: Report) -> float:
     """The metric of these outputs, in real numbers, on the test samples they were made from."""
     del report
-    task = data.load(source, image_size=data.image_size(source, promise.signature))
+    task = data.load(source, data.expected(source, promise.signature))
     assert task.test is not None
     assert task.test.y is not None
     assert task.metric is not None

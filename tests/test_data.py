@@ -15,7 +15,8 @@ from PIL import Image
 
 from edgecompile import data as sources
 from edgecompile.artifact import Signature, TensorInfo
-from edgecompile.data import DataSource, check_labels, fingerprint, load, resolve
+from edgecompile.data import DataSource, Expected, check_labels, fingerprint, load, resolve
+from edgecompile.data.expected import ImageForm
 from edgecompile.errors import DataError
 from edgecompile.task import CLASSIFICATION, REGRESSION, UNLABELED, Split, Task
 
@@ -250,7 +251,7 @@ def test_images_are_resized_to_the_model(folder: Path) -> None:
     image(folder / "train" / "cat" / "9.png", 7, size=(9, 9))
     with pytest.raises(DataError, match=r"images differ in size: .*0\.png is 4x3, .*9\.png is 9x9"):
         load(resolve(str(folder)))
-    task = load(resolve(str(folder)), image_size=(8, 6))
+    task = load(resolve(str(folder)), Expected(ImageForm(8, 6, 3)))
     assert task.representative.x[""].shape == (7, 8, 6, 3)
 
 
@@ -259,7 +260,7 @@ def test_grey_images_have_one_channel_unless_one_is_coloured(tmp_path: Path) -> 
         image(tmp_path / "test" / name / "0.png", mode="L")
     source = resolve(str(tmp_path))
     assert load(source).test.x[""].shape == (2, 3, 4, 1)  # type: ignore[union-attr]
-    image(tmp_path / "test" / "b" / "1.png", mode="RGBA")
+    image(tmp_path / "test" / "b" / "1.png", 255, mode="RGBA")
     assert load(source).test.x[""].shape == (3, 3, 4, 3)  # type: ignore[union-attr]
 
 

@@ -4,7 +4,7 @@ Four kinds of source, told apart by how they are spelt:
 
     digits            a built-in model's task (see `edgecompile models list`)
     my.npz            x_train, y_train, x_test, y_test, or x alone (calibration and parity only)
-    folder            train/<class>/*.png, test/<class>/*.png (or .jpg, ...); pixels stay uint8 0..255
+    folder            train/<class>/*.png, test/<class>/*.png (or .jpg, ...); pixels are 0 to 255
     module:function   a function of the user's own that returns an edgecompile.task.Task
 
 `fingerprint` tells whether data changed without decoding it; `load` reads and checks it.
@@ -23,13 +23,14 @@ from pathlib import Path
 from edgecompile import catalog
 from edgecompile.artifact import Signature, sha256_file
 from edgecompile.data.checks import check_arrays, check_labels
+from edgecompile.data.expected import Expected, image_form
 from edgecompile.data.images import load_images, scan_images
 from edgecompile.data.npz import load_npz
 from edgecompile.data.own import arrays_digest, full_fingerprint, load_callable
 from edgecompile.errors import DataError, perhaps
 from edgecompile.task import AUTOENCODER, Task
 
-__all__ = ["DataSource", "check_labels", "fingerprint", "image_size", "load", "resolve"]
+__all__ = ["DataSource", "Expected", "check_labels", "expected", "fingerprint", "load", "resolve"]
 
 BUILTIN = "builtin"
 NPZ = "npz"
@@ -99,17 +100,16 @@ def fingerprint(source: DataSource) -> str | None:
     return None
 
 
-def image_size(source: DataSource, signature: Signature) -> tuple[int, int] | None:
-    """(height, width) of the model's first input, to which a folder's images are resized; None for other data."""
-    shape = signature.inputs[0].shape
-    return (shape[1], shape[2]) if source.kind == IMAGES and len(shape) == 4 else None
+def expected(source: DataSource, signature: Signature) -> Expected | None:
+    """What the model has to do with how this source is read: None where nothing."""
+    return Expected(image_form(signature.inputs[0])) if source.kind == IMAGES else None
 
 
-def load(source: DataSource, *, image_size: tuple[int, int] | None = None) -> Task:
+def load(source: DataSource, expected: Expected | None = None) -> Task:
     """The task of a source, read and checked.
 
-    image_size: (height, width) that a folder's images are resized to (bilinear); None leaves them as they are, and
-    they must be of one size.
+    expected: what the model takes, to which a folder's images are brought (size, channels); None leaves them as they
+    are, and they must be of one size.
     DataError for everything that is missing, unreadable, damaged, empty, contradictory, NaN or infinite. Callables
     of a function's task raise DataError, too, whatever they raised before.
     """
@@ -119,7 +119,7 @@ def load(source: DataSource, *, image_size: tuple[int, int] | None = None) -> Ta
         elif source.kind == NPZ:
             task = load_npz(Path(source.spec))
         elif source.kind == IMAGES:
-            task = load_images(Path(source.spec), image_size)
+            task = load_images(Path(source.spec), expected.image if expected else None)
         else:
             task, code = load_callable(source.spec)
     _check(task)

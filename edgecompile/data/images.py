@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from edgecompile import metrics
+from edgecompile.data.expected import ImageForm
+from edgecompile.data.pixels import read_pixels
 from edgecompile.errors import DataError
-from edgecompile.task import CLASSIFICATION, Array, Split, Task
+from edgecompile.task import CLASSIFICATION, Split, Task
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+IMAGE_SUFFIXES = {
+    ".png", ".apng", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".tga", ".jp2", ".avif",
+}  # fmt: skip
 
 
 def scan_images(root: Path) -> dict[str, list[tuple[Path, str]]]:
@@ -49,59 +52,15 @@ def _images(folder: Path) -> list[Path]:
     return files
 
 
-def load_images(root: Path, size: tuple[int, int] | None) -> Task:
-    """uint8 [n, height, width, 3], or 1 where every image is grey; `size` is (height, width) to resize to."""
+def load_images(root: Path, form: ImageForm | None) -> Task:
+    """Pixels as `read_pixels` gives them; `form` is what the model takes, None where that isn't known."""
     found = scan_images(root)
     names = sorted({name for _, name in found["test"]})
-    grey = all(_mode(file) == "L" for files in found.values() for file, _ in files)
-    first: tuple[Path, tuple[int, ...]] | None = None
-
-    def pixels(file: Path) -> Array:
-        nonlocal first
-        array = _pixels(file, "L" if grey else "RGB", size)
-        first = first or (file, array.shape)
-        if array.shape != first[1]:
-            raise DataError(
-                f"images differ in size: {first[0]} is {first[1][1]}x{first[1][0]}, {file} is "
-                f"{array.shape[1]}x{array.shape[0]} (width x height)",
-                hint="resize them to the model's input",
-            )
-        return array
-
-    splits = {
-        split: Split(
-            {"": np.stack([pixels(file) for file, _ in files])},
-            {"": np.array([names.index(name) for _, name in files], np.int64)},
-        )
-        for split, files in found.items()
-    }
+    files = [file for split in found.values() for file, _ in split]
+    pixels = read_pixels(files, form)
+    splits, start = {}, 0
+    for split, labelled in found.items():
+        y = np.array([names.index(name) for _, name in labelled], np.int64)
+        splits[split] = Split({"": pixels[start : start + len(y)]}, {"": y})
+        start += len(y)
     return Task(root.resolve().name, CLASSIFICATION, splits.get("train"), splits["test"], metrics.accuracy, "")
-
-
-def _mode(file: Path) -> str:
-    from PIL import Image
-
-    with _named_errors(file), Image.open(file) as image:
-        return str(image.mode)
-
-
-def _pixels(file: Path, mode: str, size: tuple[int, int] | None) -> Array:
-    from PIL import Image
-
-    with _named_errors(file), Image.open(file) as image:
-        converted = image.convert(mode)
-        if size is not None:
-            converted = converted.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        array = np.asarray(converted)
-    return array[..., None] if mode == "L" else array
-
-
-@contextmanager
-def _named_errors(file: Path) -> Iterator[None]:
-    """Pillow's errors, of many classes, as one that names the file."""
-    from PIL import Image
-
-    try:
-        yield
-    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{file} can't be read as an image: {error}", hint="replace or remove the file") from error

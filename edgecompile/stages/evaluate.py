@@ -220,7 +220,7 @@ def test_set(task: Task, signature: Signature) -> tuple[Metric, Arrays, Arrays]:
 def test_inputs(source: DataSource, signature: Signature, *, report: Callable[[Progress], None]) -> Arrays:
     """The test set's inputs. In the worker: it may run a user's function."""
     del report
-    task = data.load(source, image_size=data.image_size(source, signature))
+    task = data.load(source, data.expected(source, signature))
     return test_set(task, signature)[2]
 
 
