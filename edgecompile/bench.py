@@ -207,5 +207,5 @@ def _real(tensor: TensorInfo) -> TensorInfo:
 def samples(source: DataSource, signature: Signature, *, report: Report) -> dict[str, Array]:
     """A few inputs of the source's task, for the model's signature. In the worker: it may run a user's function."""
     del report
-    task = data.load(source, data.expected(source, signature))
+    task = data.load(source, data.expected(signature))
     return golden_inputs(task, signature, _SEED)

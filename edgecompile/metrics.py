@@ -7,13 +7,13 @@ All arithmetic is float64, so that a score doesn't depend on the order in which 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgecompile.errors import DataError
-from edgecompile.task import AUTOENCODER, CLASSIFICATION, REGRESSION, Array, Arrays, Metric
+from edgecompile.task import AUTOENCODER, CLASSIFICATION, MULTI_LABEL, REGRESSION, Array, Arrays, Metric
 
 
 def _pairs(labels: Arrays, outputs: Arrays) -> Iterator[tuple[Array, Array]]:
@@ -122,11 +122,101 @@ def _auc(label: Array, scores: Array) -> float:
     return float((mean_ranks[group][positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
+def _only_output(labels: Arrays, outputs: Arrays, inputs: Arrays) -> Array:  # noqa: ARG001
+    """The scores of the one labelled output, ranked in each column: all that an average precision needs of them."""
+    ((label, output),) = _pairs(labels, outputs)
+    if output.shape != label.shape:
+        raise DataError(
+            f"labels of shape {list(label.shape)} don't fit an output of shape {list(output.shape)}",
+            hint="give a row of 0 and 1 for each row of scores",
+        )
+    return _ranks(output.reshape(-1, output.shape[-1])).reshape(output.shape)
+
+
+def _ranks(scores: Array) -> Array:
+    """[n, k] as integers of the same order in each column; equal where the scores are. Small ones sort fast."""
+    columns = [np.unique(column, return_inverse=True)[1] for column in scores.T]
+    return np.stack(columns, axis=-1).astype(np.uint16 if len(scores) <= 2**16 else np.uint32)
+
+
+def _macro_average_precision(label: Array, ranks: Array) -> float:
+    """The mean over labels of each one's average precision: the mean, over its positives, of the precision where the
+    positive is found (Manning, Raghavan, Schuetze, "Introduction to Information Retrieval" (2008), section 8.4).
+
+    Samples of one score are found together. Labels without a positive have no value and don't count; NaN where none
+    has one.
+    """
+    n, labels = label.size // label.shape[-1], label.shape[-1]
+    positive, ranks = label.reshape(n, labels) > 0, ranks.reshape(n, labels)
+    order = np.argsort(ranks, axis=0, kind="stable")[::-1]
+    positive, ranks = (np.take_along_axis(array, order, axis=0) for array in (positive, ranks))
+    precision = np.cumsum(positive, axis=0) / np.arange(1, n + 1)[:, None]
+    # the last of its score, for each sample: the next place from which the score is another
+    last = np.concatenate([ranks[1:] != ranks[:-1], np.ones((1, labels), bool)])
+    place = np.where(last, np.arange(n)[:, None], n - 1)
+    place = np.minimum.accumulate(place[::-1], axis=0)[::-1]
+    found = np.take_along_axis(precision, place, axis=0)
+    counts = positive.sum(axis=0)
+    known = counts > 0
+    return float(((found * positive).sum(axis=0)[known] / counts[known]).mean()) if known.any() else math.nan
+
+
+def _determination(label: Array, output: Array) -> float:
+    """The coefficient of determination, R^2: its mean over the targets that vary at all, NaN where none does."""
+    errors = np.subtract(output.reshape(len(output), -1), label.reshape(len(label), -1), dtype=np.float64)
+    spread = (label.reshape(len(label), -1) - label.reshape(len(label), -1).mean(axis=0, dtype=np.float64)) ** 2
+    total = spread.sum(axis=0)
+    varies = total > 0
+    if not varies.any():
+        return math.nan
+    return float((1 - (errors**2).sum(axis=0)[varies] / total[varies]).mean())
+
+
+def _mean_score(kinds: Mapping[str, str]) -> Metric:
+    """The mean over outputs: of accuracy, of macro AP, and of R^2, which is 1 for what is right as the others are."""
+
+    def one(name: str, labels: Arrays, outputs: Arrays, inputs: Arrays) -> float:
+        only = {name: labels[name]}, {name: _output(outputs, name)}
+        if kinds[name] == REGRESSION:
+            return _determination(only[0][name], only[1][name])
+        metric = for_kind(kinds[name])
+        assert metric is not None
+        return metric.score(*only, inputs)
+
+    def score(labels: Arrays, outputs: Arrays, inputs: Arrays) -> float:
+        return float(np.mean([one(name, labels, outputs, inputs) for name in kinds]))
+
+    return Metric(macro_ap.name if set(kinds.values()) == {MULTI_LABEL} else "mean score", score)
+
+
+def _output(outputs: Arrays, name: str) -> Array:
+    if name not in outputs:
+        raise DataError(f"labels are given for {name!r}, the model has outputs {sorted(outputs)}")
+    return outputs[name]
+
+
 accuracy = _mean_of("accuracy", _correct, higher_is_better=True)
 mse = _mean_of("mse", _squared_error, higher_is_better=False)
+macro_ap = Metric("macro AP", RowScore(_only_output, _macro_average_precision))
 autoencoder_auc = Metric("auc", RowScore(_reconstruction_errors, _auc))
 
 
 def for_kind(kind: str) -> Metric | None:
-    """The metric that a task of this kind has unless it says otherwise; None for unlabelled data."""
-    return {CLASSIFICATION: accuracy, REGRESSION: mse, AUTOENCODER: autoencoder_auc}.get(kind)
+    """The metric that a task of this kind has unless it says otherwise; None for unlabelled data, and for several
+    kinds together (`for_outputs`)."""
+    metrics = {CLASSIFICATION: accuracy, MULTI_LABEL: macro_ap, REGRESSION: mse, AUTOENCODER: autoencoder_auc}
+    return metrics.get(kind)
+
+
+def for_outputs(kinds: Mapping[str, str]) -> tuple[Metric | None, dict[str, Metric]]:
+    """(the metric of all outputs, {output: its own metric}, empty for one output) of {output: kind of its labels}.
+
+    Where all are of one kind the first is the mean of what each has; for classes and targets together it is the mean of
+    what is 1 where all is right: accuracy, macro AP, R^2.
+    """
+    own = {name: metric for name, kind in kinds.items() if (metric := for_kind(kind)) is not None}
+    if len(kinds) == 1:
+        return next(iter(own.values()), None), {}
+    same = set(kinds.values())
+    whole = accuracy if same == {CLASSIFICATION} else mse if same == {REGRESSION} else _mean_score(kinds)
+    return whole, own

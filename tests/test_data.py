@@ -18,7 +18,7 @@ from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.data import DataSource, Expected, check_labels, fingerprint, load, resolve
 from edgecompile.data.expected import ImageForm
 from edgecompile.errors import DataError
-from edgecompile.task import CLASSIFICATION, REGRESSION, UNLABELED, Split, Task
+from edgecompile.task import CLASSIFICATION, MIXED, REGRESSION, UNLABELED, Split, Task
 
 X = np.arange(24, dtype=np.float32).reshape(6, 4)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -122,6 +122,22 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     assert set(task.train.y) == {"p", "q"}
 
 
+def test_outputs_of_different_kinds_are_a_mixed_task(tmp_path: Path) -> None:
+    task = npz(tmp_path, x_test=X, y_test__a=Y, y_test__b=Y * 0.5)
+    assert (task.kind, dict(task.kinds)) == (MIXED, {"a": CLASSIFICATION, "b": REGRESSION})
+    assert {name: metric.name for name, metric in task.metrics.items()} == {"a": "accuracy", "b": "mse"}
+
+
+def test_weights_of_classes_and_outputs(tmp_path: Path) -> None:
+    weights = {"class_weight__a": np.array([1, 2, 3]), "loss_weight__b": np.float32(0.5)}
+    task = npz(tmp_path, x_test=X, y_test__a=Y, y_test__b=Y * 0.5, **weights)
+    assert task.loss_weights == {"b": 0.5}
+    assert task.class_weights["a"].tolist() == [1, 2, 3]
+    check_labels(task, signature(("a", (-1, 3)), ("b", (-1, 1))))
+    with pytest.raises(DataError, match="class_weight has 3 numbers, output 'a' has 4 classes"):
+        check_labels(task, signature(("a", (-1, 4)), ("b", (-1, 1))))
+
+
 NAN = X.copy()
 NAN[2, 1:3] = np.nan
 
@@ -140,15 +156,17 @@ FAULTS: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "text": ({"x": np.array(["a", "b"])}, "x is of type <U1, expected numbers"),
     "pickled": ({"x": np.array([None, {}], dtype=object)}, "can't be read as .npz"),
     "shapes": ({**GOOD, "x_test": X[:3, :2]}, "samples of x_train have shape [4], those of x_test [2]"),
-    "mixed labels": (
-        {"x_test": X, "y_test/a": Y, "y_test/b": Y * 0.5},
-        "some labels are integers (classes) and some are floats",
-    ),
     "named and not": ({"x": X, "x/a": X}, "has both x and x/<name>"),
     "inputs differ": (
         {"x_train/a": X, "y_train": Y, "x_test/b": X, "y_test": Y},
         "x_train has ['a'], x_test has ['b']",
     ),
+    "weights of nothing": ({**GOOD, "class_weight/scores": Y}, "class_weight/scores is for an output without labels"),
+    "weights without labels": ({"x_train": X, "class_weight": Y}, "leave it out"),
+    "negative weights": ({**GOOD, "class_weight": -Y}, "expected a number for each class, 0 or more"),
+    "weights of text": ({**GOOD, "class_weight": np.array(["a"])}, "expected a number for each class, 0 or more"),
+    "a weight that is none": ({**GOOD, "loss_weight": np.float32(np.inf)}, "expected one number, 0 or more"),
+    "classes of targets": ({**GOOD, "y_test": Y[:3] / 2, "class_weight": Y}, "targets, which have no classes"),
     "one sample": ({"x_test": X[:1], "y_test": Y[:1]}, "too few for any comparison"),
 }  # fmt: skip
 
@@ -360,7 +378,10 @@ def test_a_function_of_the_users_own(own: str) -> None:
         ("empty", "neither training nor test samples"),
         ("number", "number is a int, not a function"),
         ("missing", "AttributeError"),
-        ("kind", "kind is 'clasification', expected one of classification, regression, autoencoder, unlabeled"),
+        (
+            "kind",
+            "kind is 'clasification', expected one of classification, multi-label, regression, mixed, ",
+        ),
         ("kind", "perhaps you meant 'classification'"),
         ("bare", 'train is ndarray, expected an edgecompile.task.Split or None\n  Try: write Split({"": x}, {"": y})'),
         ("bare_x", 'train.x is a ndarray, expected {name: numpy array}\n  Try: write Split({"": x}, {"": y})'),

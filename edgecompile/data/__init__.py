@@ -15,15 +15,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgecompile import catalog
 from edgecompile.artifact import Signature, sha256_file
 from edgecompile.data.checks import check_arrays, check_labels
-from edgecompile.data.expected import Expected, image_form
+from edgecompile.data.expected import Expected, compiled_losses, of_model
 from edgecompile.data.images import load_images, scan_images
 from edgecompile.data.npz import load_npz
 from edgecompile.data.own import arrays_digest, full_fingerprint, load_callable
@@ -36,6 +37,7 @@ BUILTIN = "builtin"
 NPZ = "npz"
 IMAGES = "images"
 CALLABLE = "callable"
+READ_BY_MODEL = (NPZ,)  # kinds of source whose labels are told from their values, and from the model
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -100,16 +102,20 @@ def fingerprint(source: DataSource) -> str | None:
     return None
 
 
-def expected(source: DataSource, signature: Signature) -> Expected | None:
-    """What the model has to do with how this source is read: None where nothing."""
-    return Expected(image_form(signature.inputs[0])) if source.kind == IMAGES else None
+def expected(
+    signature: Signature, compiled: Mapping[str, Any] | None = None, kinds: Mapping[str, str] | None = None
+) -> Expected:
+    """What a model has to do with how data is read. compiled: by output, what `loaders.compiled` tells of its file.
+    kinds: of labels, by output, where they were decided before."""
+    return of_model(signature, compiled or {}, kinds or {})
 
 
 def load(source: DataSource, expected: Expected | None = None) -> Task:
     """The task of a source, read and checked.
 
-    expected: what the model takes, to which a folder's images are brought (size, channels); None leaves them as they
-    are, and they must be of one size.
+    expected: what the model takes and gives. Images of a folder are brought to it (size, channels); it decides what
+    labels are where their values leave a doubt; its own loss is the task's, unless that has one. None where it isn't
+    known: images stay as they are, and must be of one size.
     DataError for everything that is missing, unreadable, damaged, empty, contradictory, NaN or infinite. Callables
     of a function's task raise DataError, too, whatever they raised before.
     """
@@ -117,12 +123,15 @@ def load(source: DataSource, expected: Expected | None = None) -> Task:
         if source.kind == BUILTIN:
             task: Task = catalog.get(source.spec).task(catalog.data_root())
         elif source.kind == NPZ:
-            task = load_npz(Path(source.spec))
+            task = load_npz(Path(source.spec), expected)
         elif source.kind == IMAGES:
             task = load_images(Path(source.spec), expected.image if expected else None)
         else:
             task, code = load_callable(source.spec)
     _check(task)
+    if expected is not None and task.loss is None:
+        losses, loss_weights = compiled_losses(task, expected)
+        task = dataclasses.replace(task, losses=losses, loss_weights=loss_weights)
     if source.kind == CALLABLE:
         return dataclasses.replace(task, fingerprint=full_fingerprint(task, code))
     if not task.fingerprint:
