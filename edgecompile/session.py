@@ -137,5 +137,6 @@ class Session:
             report = self.display.progress
             known = self.worker.call("reading the data", read_facts_for, settings, report=report)
             remember(self.cache, known, source, settings.expected)
-        self.display.line(known.words())
+        for line in known.words():
+            self.display.line(line)
         return known

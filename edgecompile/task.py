@@ -93,6 +93,8 @@ class Task:
     losses: of the model's file, where `loss` is None
     loss_weights: an output's part in the loss; 1 where there is none
     class_weights: [classes], of each class (or each label of several) in the loss
+
+    notes: how the data was read, where that isn't plain from it
     """
 
     name: str
@@ -110,6 +112,7 @@ class Task:
     losses: Mapping[str, KerasLoss] = field(default_factory=dict)
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     class_weights: Mapping[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def kind_of(self, output: str) -> str:
         """The kind of one output's labels."""

@@ -11,7 +11,7 @@ from edgecompile import __version__, data
 from edgecompile.artifact import sha256_json
 from edgecompile.cache import Cache, write_file
 from edgecompile.code import package_digest
-from edgecompile.data import CALLABLE, IMAGES, DataSource, Expected
+from edgecompile.data import CALLABLE, IMAGES, TABLE, DataSource, Expected
 from edgecompile.data.expected import ImageForm
 from edgecompile.job import Settings, task_of
 from edgecompile.stages.base import Progress
@@ -45,19 +45,20 @@ class TaskFacts:
     parity_tolerance: float | None
     fingerprint: str
     outputs: tuple[OutputFacts, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def words(self) -> str:
-        """How labels were read, and what judges them; "" where the task says so itself."""
+    def words(self) -> tuple[str, ...]:
+        """How the data was read, and what judges each output; () where the task says so itself."""
         told = [f"{f'{o.name!r} ' if o.name else ''}{o.kind} ({o.metric or self.metric})" for o in self.outputs]
         whole = f"; all: {self.metric}" if len(told) > 1 else ""
-        return f"labels: {', '.join(told)}{whole}" if told else ""
+        return (*((f"labels: {', '.join(told)}{whole}",) if told else ()), *self.notes)
 
 
 def read_facts(source: DataSource, *, report: Callable[[Progress], None]) -> TaskFacts:
     """The facts, by loading the task. Runs in the worker: a user's function may import anything."""
     del report
     # What form a folder's images will have is the model's to say; for counting them any does.
-    return facts_of(data.load(source, _ANY_FORM if source.kind == IMAGES else None))
+    return facts_of(data.load(source, _ANY_FORM if source.kind in (IMAGES, TABLE) else None))
 
 
 def read_facts_for(settings: Settings, *, report: Callable[[Progress], None]) -> TaskFacts:
@@ -88,6 +89,7 @@ def facts_of(task: Task) -> TaskFacts:
             else OutputFacts(name, kind, None, True)
             for name, kind in task.kinds.items()
         ),
+        notes=task.notes,
     )
 
 
@@ -108,7 +110,8 @@ def remembered(
     if not isinstance(found, dict) or set(found) != names:
         return None
     try:
-        return TaskFacts(**{**found, "outputs": tuple(OutputFacts(**output) for output in found["outputs"])})
+        outputs = tuple(OutputFacts(**output) for output in found["outputs"])
+        return TaskFacts(**{**found, "outputs": outputs, "notes": tuple(found["notes"])})
     except TypeError:
         return None
 

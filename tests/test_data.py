@@ -52,11 +52,11 @@ def test_kinds_are_told_by_spelling(tmp_path: Path) -> None:
     [
         ("digit", "perhaps you meant 'digits'"),
         ("nowhere/my.npz", "there is no file nowhere/my.npz"),
-        ("{tmp}/table.csv", "neither an .npz file nor a folder"),
+        ("{tmp}/table.txt", "neither an .npz or .csv file nor a folder"),
     ],
 )
 def test_unknown_sources_are_errors_with_a_hint(tmp_path: Path, spec: str, message: str) -> None:
-    (tmp_path / "table.csv").write_text("1,2\n")
+    (tmp_path / "table.txt").write_text("1,2\n")
     with pytest.raises(DataError) as caught:
         resolve(spec.format(tmp=tmp_path))
     assert message in caught.value.format_message()
@@ -231,7 +231,7 @@ def test_what_cannot_be_read_is_an_error_of_the_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="can't be read: File name too long"):
         resolve("n" * 5000 + ".npz")
     (tmp_path / "weights.h5").write_bytes(b"\x89HDF")
-    with pytest.raises(DataError, match=r"weights\.h5 is neither an \.npz file nor a folder"):
+    with pytest.raises(DataError, match=r"weights\.h5 is neither an \.npz or \.csv file nor a folder"):
         resolve(str(tmp_path / "weights.h5"))
 
 

@@ -21,8 +21,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from edgecompile import metrics
 from edgecompile.data.expected import Expected, ExpectedOutput
-from edgecompile.task import CLASSIFICATION, MULTI_LABEL, REGRESSION, Array, Arrays
+from edgecompile.task import CLASSIFICATION, MIXED, MULTI_LABEL, REGRESSION, Array, Arrays, Split, Task
 
 _OF_TARGETS = frozenset({
     "MeanSquaredError", "MeanAbsoluteError", "MeanAbsolutePercentageError", "MeanSquaredLogarithmicError", "Huber",
@@ -44,13 +45,20 @@ def read_labels(
     read: dict[str, dict[str, Array]] = {split: {} for split in labels}
     names = list(next(iter(labels.values())))
     for name in names:
-        output = expected.output(name, len(names)) if expected else None
+        output = expected.output(name, len(names)) if expected and expected.outputs else None
         arrays = [arrays[name] for arrays in labels.values()]
         one_hot = all(_is_one_hot(array, output) for array in arrays)
         kinds[name] = (output and output.kind) or _kind(arrays, output, one_hot=one_hot)
         for split, array in zip(labels, arrays, strict=True):
             read[split][name] = _class_numbers(array, one_hot) if kinds[name] == CLASSIFICATION else array
     return kinds, read
+
+
+def labelled_task(name: str, kinds: Mapping[str, str], train: Split | None, test: Split, held: Split | None) -> Task:
+    """A task whose outputs have labels of these kinds. held: samples to validate with, None where there are none."""
+    metric, own = metrics.for_outputs(kinds)
+    kind = next(iter(kinds.values())) if len(set(kinds.values())) == 1 else MIXED
+    return Task(name, kind, train, test, metric, fingerprint="", validation=held, kinds=kinds, metrics=own)
 
 
 def _kind(arrays: Sequence[Array], output: ExpectedOutput | None, *, one_hot: bool) -> str:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from edgecompile import metrics
 from edgecompile.data.checks import check_arrays, named
 from edgecompile.data.expected import Expected
-from edgecompile.data.labels import read_labels
+from edgecompile.data.labels import labelled_task, read_labels
 from edgecompile.data.weights import WEIGHT_KEYS, read_weights
 from edgecompile.errors import DataError, perhaps
-from edgecompile.task import MIXED, UNLABELED, Array, Arrays, Split, Task
+from edgecompile.task import UNLABELED, Array, Arrays, Split, Task
 
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val", "x", *WEIGHT_KEYS)
 
@@ -89,15 +87,8 @@ def load_npz(path: Path, expected: Expected | None = None) -> Task:
     test = Split(found["x_test"], read["y_test"])
     held = Split(found["x_val"], read["y_val"]) if "x_val" in found else None
     loss_weights, class_weights = read_weights(path, found, kinds)
-    task = labelled(path.stem, kinds, train, test, held)
+    task = labelled_task(path.stem, kinds, train, test, held)
     return dataclasses.replace(task, loss_weights=loss_weights, class_weights=class_weights)
-
-
-def labelled(name: str, kinds: Mapping[str, str], train: Split | None, test: Split, held: Split | None) -> Task:
-    """A task whose outputs have labels of these kinds."""
-    metric, own = metrics.for_outputs(kinds)
-    kind = next(iter(kinds.values())) if len(set(kinds.values())) == 1 else MIXED
-    return Task(name, kind, train, test, metric, fingerprint="", validation=held, kinds=kinds, metrics=own)
 
 
 def _unlabeled(name: str, x: Arrays, test: Arrays | None) -> Task:
