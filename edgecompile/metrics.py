@@ -162,14 +162,12 @@ def _macro_average_precision(label: Array, ranks: Array) -> float:
 
 
 def _determination(label: Array, output: Array) -> float:
-    """The coefficient of determination, R^2: its mean over the targets that vary at all, NaN where none does."""
-    errors = np.subtract(output.reshape(len(output), -1), label.reshape(len(label), -1), dtype=np.float64)
-    spread = (label.reshape(len(label), -1) - label.reshape(len(label), -1).mean(axis=0, dtype=np.float64)) ** 2
-    total = spread.sum(axis=0)
-    varies = total > 0
-    if not varies.any():
-        return math.nan
-    return float((1 - (errors**2).sum(axis=0)[varies] / total[varies]).mean())
+    """The coefficient of determination, R^2: its mean over targets, one that never varies counting 1 if met, else 0."""
+    target = label.reshape(len(label), -1).astype(np.float64)
+    errors = np.square(output.reshape(target.shape) - target).sum(axis=0)
+    spread = np.square(target - target.mean(axis=0)).sum(axis=0)
+    constant = spread == 0
+    return float(np.where(constant, errors == 0, 1 - errors / np.where(constant, 1, spread)).mean())
 
 
 def _mean_score(kinds: Mapping[str, str]) -> Metric:

@@ -63,7 +63,8 @@ def of_model(signature: Signature, compiled: Mapping[str, Any], kinds: Mapping[s
                 kinds.get(tensor.name, kinds.get("") if len(signature.outputs) == 1 else None),
             )
         )
-    return Expected(image_form(signature.inputs[0]), tuple(outputs))
+    first = signature.inputs[:1]
+    return Expected(image_form(first[0]) if first else None, tuple(outputs))
 
 
 def image_form(tensor: TensorInfo) -> ImageForm | None:

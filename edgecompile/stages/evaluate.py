@@ -273,6 +273,11 @@ def _validated(task: Task, signature: Signature, predict: Any, ctx: Context) -> 
     if held.y is None:
         return {}, {}
     score = task.metric.score(held.y, outputs, x)
+    if math.isnan(score):
+        raise DataError(
+            f"{task.metric.name} has no value on the {len(held)} validation samples: no label is there in any",
+            hint="give more training samples, or x_val and y_val",
+        )
     known: dict[str, Any] = {
         "validation": score,
         "validation_metric": task.metric.name,

@@ -23,7 +23,7 @@ from edgecompile.artifact import TensorInfo
 from edgecompile.errors import BudgetError, DataError, NonFiniteError
 from edgecompile.losses import loss_weights, output_loss
 from edgecompile.stages.base import Context, Progress
-from edgecompile.task import Task
+from edgecompile.task import Task, of_output
 from edgecompile.training.batches import Batches
 from edgecompile.training.distillation import Distillation, Teaching
 from edgecompile.training.logs import summarize
@@ -268,6 +268,9 @@ class Trainer:
                 f"and {len(scores)} outputs",
                 hint="return a Task of another kind, with labels for each output",
             )
+        told = {spec.name: loss.name for spec in self.outputs if (loss := of_output(self.task.losses, spec.name, None))}
+        if told and self.task.loss is None:
+            self.ctx.say(f"loss, as the model was compiled: {', '.join(f'{k} {v}' for k, v in told.items())}")
         weights = loss_weights(self.task, [spec.name for spec in self.outputs])
         return [
             _times(weight, output_loss(self.task, spec.name, label, np.asarray(score)))

@@ -94,6 +94,7 @@ def test_terminal_and_report_have_each_output(
     page = (folder / "bundle" / "report.html").read_text()
     for title in ("Mean score", "Mse of age", "Accuracy of kind", "Macro AP of tags"):
         assert f'<th scope="row">{title}' in page
+    assert "<div>age: regression, judged by mse</div>" in page
 
 
 def test_verify_judges_each_output(
