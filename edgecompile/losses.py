@@ -21,27 +21,53 @@ def output_loss(task: Task, output: str, label: Array, scores: Array) -> Loss:
     have weights it gives a value for each label, times the weight of its class.
     DataError for a loss that tf-keras doesn't know, that fails on these samples, or whose labels can't fit.
     """
-    loss = _unweighted(task, output, label, scores)
     weights = of_output(task.class_weights, output, None)
-    if weights is None:
-        return loss
-    return _weighted(loss, weights, several=task.kind_of(output) == MULTI_LABEL)
+    if weights is not None and task.kind_of(output) == MULTI_LABEL:
+        return _weighted_labels(task, output, scores, weights)
+    loss = _unweighted(task, output, label, scores)
+    return loss if weights is None else _weighted_classes(loss, weights)
 
 
-def _weighted(loss: Loss, weights: Array, *, several: bool) -> Loss:
-    """Each value of the loss times the weight of its class; for several labels, of each label that it is of."""
+def _weighted_classes(loss: Loss, weights: Array) -> Loss:
+    """Each value of the loss times the weight of its class."""
     import tensorflow as tf
 
-    def of_labels(labels: Any, scores: Any) -> Any:
-        # The loss is a mean over the last axis: one more leaves it a value for each label.
-        return loss(labels[..., None], scores[..., None]) * tf.constant(weights, scores.dtype)
-
-    def of_classes(labels: Any, scores: Any) -> Any:
+    def weighted(labels: Any, scores: Any) -> Any:
         values = loss(labels, scores)
         each = tf.gather(tf.constant(weights, values.dtype), tf.cast(labels, tf.int32))
         return values * tf.reshape(each, tf.shape(values))
 
-    return of_labels if several else of_classes
+    return weighted
+
+
+def _weighted_labels(task: Task, output: str, scores: Array, weights: Array) -> Loss:
+    """Binary cross-entropy of each label of several times the label's weight, [n, k] -> [n, k]."""
+    import tensorflow as tf
+    import tf_keras
+
+    compiled = of_output(task.losses, output, None)
+    if task.loss is not None or (compiled is not None and compiled.name != "BinaryCrossentropy"):
+        raise DataError(
+            f"class_weight of several labels is a part of binary cross-entropy, and the loss of output {output!r} is "
+            f"{_name(task.loss) if task.loss is not None or compiled is None else compiled.name}",
+            hint="leave class_weight out",
+        )
+    settings = dict(compiled.settings) if compiled else {}
+    from_logits = settings.get("from_logits", not _are_probabilities(scores))
+    smoothing = settings.get("label_smoothing", 0.0)
+
+    # Keras takes a sigmoid's logits where it is given the sigmoid's own output, as here: by its values alone the
+    # logarithm of 0 comes up, in bfloat16.
+    def weighted(labels: Any, outputs: Any) -> Any:
+        labels = tf.cast(labels, outputs.dtype) * (1 - smoothing) + smoothing / 2
+        each = tf_keras.backend.binary_crossentropy(labels, outputs, from_logits=from_logits)
+        return each * tf.constant(weights, outputs.dtype)
+
+    return weighted
+
+
+def _are_probabilities(scores: Array) -> bool:
+    return bool((scores >= 0).all() and (scores <= 1).all())
 
 
 def loss_weights(task: Task, outputs: Sequence[str]) -> list[float]:
@@ -115,7 +141,7 @@ def _multi_label_loss(scores: Any) -> Loss:
     import tensorflow as tf
     import tf_keras
 
-    inside = bool((scores >= 0).all() and (scores <= 1).all())
+    inside = _are_probabilities(scores)
 
     def separate(labels: Any, outputs: Any) -> Any:
         labels = tf.cast(labels, outputs.dtype)
@@ -129,7 +155,7 @@ def classification_loss(outputs: Any) -> Loss:
     import tensorflow as tf
     import tf_keras
 
-    inside = bool((outputs >= 0).all() and (outputs <= 1).all())
+    inside = _are_probabilities(outputs)
     if outputs.shape[-1] == 1:
 
         def binary(labels: Any, scores: Any) -> Any:

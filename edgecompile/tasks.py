@@ -33,7 +33,7 @@ class OutputFacts:
 @dataclass(frozen=True)
 class TaskFacts:
     """Sample counts and what the task can serve for. `trainable`: it has what a loss needs. outputs: those whose labels
-    were read by their values; () where the task says what they are."""
+    were read by their values, and those with a metric of their own."""
 
     name: str
     kind: str
@@ -73,6 +73,7 @@ def facts_of(task: Task) -> TaskFacts:
     trainable = task.train is not None and (task.train.y is not None or task.kind == AUTOENCODER)
     tested = task.metric is not None and task.test is not None and task.test.y is not None
     own = task.metrics
+    kinds = {**dict.fromkeys(own, task.kind), **task.kinds}
     return TaskFacts(
         name=task.name,
         kind=task.kind,
@@ -87,7 +88,7 @@ def facts_of(task: Task) -> TaskFacts:
             OutputFacts(name, kind, own[name].name, own[name].higher_is_better)
             if name in own
             else OutputFacts(name, kind, None, True)
-            for name, kind in task.kinds.items()
+            for name, kind in kinds.items()
         ),
         notes=task.notes,
     )

@@ -96,13 +96,32 @@ def test_classes_weigh_as_in_keras(tmp_path: Path, kind: str) -> None:
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_each_of_several_labels_has_a_weight(tmp_path: Path) -> None:
+@pytest.mark.parametrize("losses", [{}, {"out": KerasLoss("BinaryCrossentropy")}], ids=["fitted", "compiled"])
+def test_each_of_several_labels_has_a_weight(tmp_path: Path, losses: dict[str, KerasLoss]) -> None:
     model = heads(out=(3, "sigmoid"))
     scores = model.predict_on_batch(X)
     each = -np.where(TAGS > 0, np.log(scores), np.log(1 - scores))
     weights = np.array([1, 0, 3], np.float32)
-    task = of(MULTI_LABEL, {"": TAGS}, class_weights={"": weights})
+    task = of(MULTI_LABEL, {"": TAGS}, class_weights={"": weights}, losses=losses)
     assert first_loss(model, task, tmp_path) == pytest.approx(float((each * weights).mean()), rel=1e-4)
+
+
+def test_weights_of_several_labels_take_their_own_loss(tmp_path: Path) -> None:
+    weights, losses = {"": np.ones(3, np.float32)}, {"out": KerasLoss("BinaryFocalCrossentropy")}
+    with pytest.raises(DataError, match="the loss of output 'out' is BinaryFocalCrossentropy"):
+        first_loss(
+            heads(out=(3, "sigmoid")), of(MULTI_LABEL, {"": TAGS}, class_weights=weights, losses=losses), tmp_path
+        )
+
+
+def test_sure_scores_have_a_loss_in_bfloat16(tmp_path: Path) -> None:
+    """What a sigmoid gives for 60 is 1 in any precision, and its complement's logarithm none."""
+    model = heads(out=(3, "sigmoid"))
+    model.set_weights([60 * np.sign(w) for w in model.get_weights()])
+    task = of(MULTI_LABEL, {"": TAGS}, class_weights={"": np.array([1, 2, 3], np.float32)})
+    ctx = Context(tmp_path, tmp_path, task, "float", LoadOptions(), 0, None, None, lambda _: None)
+    specs = (TensorInfo("x", (-1, 4), "float32"),), (TensorInfo("out", (-1, 3), "float32"),)
+    assert np.isfinite(Trainer(model, *specs, task, Schedule(2, 1e-3, N, precision="bfloat16"), ctx).run().losses).all()
 
 
 def test_outputs_of_several_kinds_have_a_loss_and_a_weight_each(tmp_path: Path) -> None:
