@@ -19,6 +19,7 @@ from edgecompile.data import DataSource, Expected, check_labels, fingerprint, lo
 from edgecompile.data.expected import ImageForm
 from edgecompile.errors import DataError
 from edgecompile.task import CLASSIFICATION, MIXED, REGRESSION, UNLABELED, Split, Task
+from edgecompile.tasks import facts_of
 
 X = np.arange(24, dtype=np.float32).reshape(6, 4)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -282,6 +283,14 @@ def test_grey_images_have_one_channel_unless_one_is_coloured(tmp_path: Path) -> 
     assert load(source).test.x[""].shape == (3, 3, 4, 3)  # type: ignore[union-attr]
 
 
+def test_a_folder_may_hold_samples_to_validate_with(folder: Path) -> None:
+    for value, name in enumerate(("cat", "dog")):
+        image(folder / "val" / name / "0.png", 50 + value)
+    task = load(resolve(str(folder)))
+    fit, held = task.split(0)
+    assert (len(fit), held.x[""][:, 0, 0, 0].tolist()) == (6, [50, 51])
+
+
 def test_a_dangling_link_among_images_is_named(folder: Path) -> None:
     (folder / "test" / "cat" / "gone.png").symlink_to(folder / "nowhere.png")
     for read in (fingerprint, load):
@@ -299,6 +308,8 @@ def remove_test(folder: Path) -> None:
         (lambda f: (f / "train/cat/1.png").write_bytes(b"\x89PNG broken"), "1.png can't be read as an image"),
         (lambda f: image(f / "test/bird/0.png"), "different classes: ['bird']"),
         (lambda f: (f / "test/bird").mkdir(), "bird has no images"),
+        (lambda f: (f / "test/cat/a.heic").write_bytes(b"-"), "a.heic: images of this format aren't read"),
+        (lambda f: image(f / "val/cat/0.png"), "val/ and test/ have different classes: ['dog']"),
         (remove_test, "has no test/ folder"),
         (lambda f: f.joinpath("train").rename(f / "a") and remove_test(f), "neither a train/ nor a test/ folder"),
     ],
@@ -331,6 +342,9 @@ def listed(): return dataclasses.replace(GOOD, test=Split({"": [[1, 2]]}))
 def objects(): return dataclasses.replace(GOOD, test=Split({"": np.array([None, {}], dtype=object)}))
 def metric(): return dataclasses.replace(GOOD, metric="accuracy")
 def unfunctional(): return dataclasses.replace(GOOD, metric=Metric("m", 3))
+def two(): return dataclasses.replace(GOOD, test=Split({"": X}, {"a": Y, "b": Y}))
+def mixed(): return dataclasses.replace(GOOD, kind="mixed", kinds={"a": CLASSIFICATION})
+def weights(): return dataclasses.replace(GOOD, class_weights={"": [1, 2]})
 def contradictory(): return dataclasses.replace(GOOD, kind=UNLABELED)
 def loss(): return dataclasses.replace(GOOD, loss=3)
 def augment(): return dataclasses.replace(GOOD, augment="flip")
@@ -390,6 +404,8 @@ def test_a_function_of_the_users_own(own: str) -> None:
         ("objects", "x_test is of type object, expected numbers"),
         ("metric", "metric is 'accuracy', expected an edgecompile.task.Metric or None"),
         ("unfunctional", "expected a Metric with a name and functions"),
+        ("mixed", "expected the kind of each output, since the task's is mixed"),
+        ("weights", "class_weights is dict, expected {output: ndarray}"),
         ("contradictory", "expected None, since its kind is unlabeled"),
         ("loss", "loss is 3, expected a tf-keras loss"),
         ("augment", "augment is 'flip', expected a function"),
@@ -420,6 +436,14 @@ def test_a_failing_metric_is_named(own: str, function: str, part: str, message: 
     with pytest.raises(DataError) as caught:
         getattr(task.metric, part)(task.test.y, {"": X}, task.test.x)
     assert message in caught.value.format_message()
+
+
+def test_several_outputs_of_a_function_have_a_metric_each(own: str) -> None:
+    task = load(resolve(f"{own}:two"))
+    assert {name: metric.name for name, metric in task.metrics.items()} == {"a": "accuracy", "b": "accuracy"}
+    assert [(o.name, o.kind, o.metric) for o in facts_of(task).outputs] == [
+        ("a", CLASSIFICATION, "accuracy"), ("b", CLASSIFICATION, "accuracy"),
+    ]  # fmt: skip
 
 
 def test_numbers_of_numpy_are_scores(own: str) -> None:

@@ -1,4 +1,4 @@
-"""Tasks from folders of images: train/<class>/ and test/<class>/."""
+"""Tasks from folders of images: train/<class>/, test/<class>/ and, to judge between stages, val/<class>/."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from edgecompile.errors import DataError
 from edgecompile.task import CLASSIFICATION, Split, Task
 
 IMAGE_SUFFIXES = {
-    ".png", ".apng", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
-    ".tga", ".jp2", ".avif",
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".pfm", ".tga", ".pcx", ".psd", ".jp2", ".j2k", ".avif",
 }  # fmt: skip
+# A sample that is left out without a word would be missed: these are refused by name.
+UNREAD_SUFFIXES = {
+    ".heic", ".heif", ".jxl", ".exr", ".hdr", ".svg", ".dcm", ".fits", ".npy", ".mat", ".raw", ".dng", ".cr2", ".cr3",
+    ".nef", ".arw", ".orf",
+}  # fmt: skip
+SPLITS = ("train", "val", "test")
 
 
 def scan_images(root: Path) -> dict[str, list[tuple[Path, str]]]:
-    """{"train": [(file, class), ...], "test": ...}, sorted; DataError for a folder that isn't laid out so."""
+    """{"train": [(file, class), ...], "val": ..., "test": ...}, sorted; DataError for folders of another layout."""
     found = {}
     classes = {}
-    for split in ("train", "test"):
+    for split in SPLITS:
         if not (root / split).is_dir():
             continue
         folders = sorted(path for path in (root / split).iterdir() if path.is_dir() and path.name[0] != ".")
@@ -36,17 +42,23 @@ def scan_images(root: Path) -> dict[str, list[tuple[Path, str]]]:
     if "test" not in found:
         what = "no test/ folder" if found else "neither a train/ nor a test/ folder"
         raise DataError(f"{root} has {what}", hint="expected train/<class>/*.png and test/<class>/*.png")
-    if "train" in found and classes["train"] != classes["test"]:
-        raise DataError(
-            f"{root}: train/ and test/ have different classes: {sorted(set(classes['train']) ^ set(classes['test']))} "
-            "are in one of them only",
-            hint="give both the same class folders",
-        )
+    if "val" in found and "train" not in found:
+        raise DataError(f"{root} has val/ and no train/", hint="val/ judges between stages what is trained")
+    for split in found:
+        if classes[split] != classes["test"]:
+            odd = sorted(set(classes[split]) ^ set(classes["test"]))
+            raise DataError(
+                f"{root}: {split}/ and test/ have different classes: {odd} are in one of them only",
+                hint="give both the same class folders",
+            )
     return found
 
 
 def _images(folder: Path) -> list[Path]:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+    there = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    if unread := next((path for path in there if path.suffix.lower() in UNREAD_SUFFIXES), None):
+        raise DataError(f"{unread}: images of this format aren't read", hint="save it as PNG, or TIFF with 16 bits")
+    files = [path for path in there if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:  # classes are numbered by their folders: an empty one would be a class nobody meant
         raise DataError(f"{folder} has no images", hint="add some (.png, .jpg, ...) or remove the folder")
     return files
@@ -63,4 +75,12 @@ def load_images(root: Path, form: ImageForm | None) -> Task:
         y = np.array([names.index(name) for _, name in labelled], np.int64)
         splits[split] = Split({"": pixels[start : start + len(y)]}, {"": y})
         start += len(y)
-    return Task(root.resolve().name, CLASSIFICATION, splits.get("train"), splits["test"], metrics.accuracy, "")
+    return Task(
+        root.resolve().name,
+        CLASSIFICATION,
+        splits.get("train"),
+        splits["test"],
+        metrics.accuracy,
+        fingerprint="",
+        validation=splits.get("val"),
+    )

@@ -25,13 +25,13 @@ from pathlib import Path
 import numpy as np
 
 from edgecompile.data.expected import Expected
+from edgecompile.data.images import SPLITS
 from edgecompile.data.labels import labelled_task, read_labels
 from edgecompile.data.pixels import read_pixels
 from edgecompile.errors import DataError, perhaps
 from edgecompile.task import CLASSIFICATION, UNLABELED, Array, Split, Task
 
 FILE, SPLIT, GROUP, LABEL = "file", "split", "group", "label"
-SPLITS = ("train", "val", "test")
 _TEST_EVERY = 5
 _WHOLE = re.compile(r"[+-]?\d{1,18}")
 
