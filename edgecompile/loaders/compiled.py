@@ -77,7 +77,7 @@ def _losses(
 def _compile_config(path: Path) -> Any:
     """The arguments of `compile` as the file has them, None where it has none."""
     if path.is_dir():
-        return None
+        return _training_config(path / "keras_metadata.pb")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             config = parse_json(archive.read("config.json"), str(path))
@@ -88,6 +88,19 @@ def _compile_config(path: Path) -> Any:
     with h5py.File(path, "r") as file:
         text = file.attrs.get("training_config")
     return None if text is None else parse_json(text, str(path))
+
+
+def _training_config(path: Path) -> Any:
+    """The same of a SavedModel that tf-keras wrote: it stands with the root object."""
+    from tf_keras.protobuf import saved_metadata_pb2
+
+    if not path.is_file():
+        return None
+    metadata = saved_metadata_pb2.SavedMetadata()
+    metadata.ParseFromString(path.read_bytes())
+    root = next((node.metadata for node in metadata.nodes if node.node_path == "root"), "")
+    config = parse_json(root, str(path)) if root else None
+    return config.get("training_config") if isinstance(config, dict) else None
 
 
 def _by_output(given: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -70,6 +70,12 @@ def test_a_loss_of_the_users_own_is_told_and_not_used(tmp_path: Path, name: str,
     assert notes == ("'tags' was compiled with 'mine', no loss of Keras's own: one that fits is taken",)
 
 
+def test_a_saved_model_of_keras_keeps_its_losses(tmp_path: Path) -> None:
+    found, _ = saved("tf_keras", tmp_path / "folder", ["mse", "binary_crossentropy"], loss_weights=[1.0, 0.5])
+    assert [output["loss"]["name"] for output in found.values()] == ["MeanSquaredError", "BinaryCrossentropy"]
+    assert [output["loss_weight"] for output in found.values()] == [1.0, 0.5]
+
+
 def test_a_file_that_was_not_compiled_has_none(tmp_path: Path) -> None:
     import keras
 
