@@ -120,7 +120,8 @@ def _compiled(given: KerasLoss, kind: str, label: Array, scores: Array, output: 
     import tensorflow as tf
     import tf_keras
 
-    loss = getattr(tf_keras.losses, given.name)(reduction="none", **dict(given.settings))
+    made = guarded(f"the model's loss {given.name}", getattr(tf_keras.losses, given.name))
+    loss = made(reduction="none", **dict(given.settings))
     classes = scores.shape[-1] if scores.ndim > 1 else 1
     if kind != CLASSIFICATION or classes == 1 or given.name.startswith("Sparse"):
         reshaped = fitted(loss, label.shape, scores.shape, output)

@@ -143,3 +143,9 @@ def test_a_compiled_loss_that_cannot_take_the_labels_is_named(tmp_path: Path) ->
     task = of(MULTI_LABEL, {"": TAGS}, losses={"out": KerasLoss("SparseCategoricalCrossentropy")})
     with pytest.raises(DataError, match="the model's loss SparseCategoricalCrossentropy on output 'out' failed"):
         first_loss(heads(out=(3, "sigmoid")), task, tmp_path)
+
+
+def test_a_compiled_loss_with_arguments_of_another_is_named(tmp_path: Path) -> None:
+    task = of(REGRESSION, {"": AGES}, losses={"out": KerasLoss("MeanSquaredError", (("delta", 1.0),))})
+    with pytest.raises(DataError, match="the model's loss MeanSquaredError failed: TypeError"):
+        first_loss(heads(out=(1, "linear")), task, tmp_path)

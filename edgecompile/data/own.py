@@ -149,9 +149,9 @@ def _check_part(spec: str, name: str, arrays: object, hint: str) -> None:
 def guarded(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, whose exceptions come as a DataError that begins with `what`."""
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         try:
-            return function(*arguments)
+            return function(*arguments, **named)
         except EdgecompileError:
             raise
         except Exception as error:  # the user's own code may raise anything; the message says what

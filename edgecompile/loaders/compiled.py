@@ -31,6 +31,7 @@ _ALIASES = {
 }  # fmt: skip
 # Arguments that change what a loss computes; name, dtype and reduction don't.
 _SETTINGS = frozenset({"from_logits", "label_smoothing", "axis", "delta", "alpha", "gamma", "apply_class_balancing"})
+_LARGEST = 1e30  # of a loss weight: a file may hold integers that no float does
 _ACTIVATIONS = {"LOGISTIC": "sigmoid", "SOFTMAX": "softmax"}
 _PASSED_THROUGH = frozenset({"DEQUANTIZE", "QUANTIZE", "RESHAPE", "CAST"})
 
@@ -69,7 +70,7 @@ def _losses(
     weights = {
         name: float(weight)
         for name, weight in _by_output(config.get("loss_weights"), names).items()
-        if isinstance(weight, int | float) and not isinstance(weight, bool) and weight >= 0
+        if isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight < _LARGEST
     }
     return losses, weights, tuple(notes)
 
