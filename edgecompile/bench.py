@@ -216,5 +216,5 @@ def _real(tensor: TensorInfo) -> TensorInfo:
 def samples(source: DataSource, signature: Signature, *, report: Report) -> dict[str, Array]:
     """A few inputs of the source's task, for the model's signature. In the worker: it may run a user's function."""
     del report
-    task = data.load(source, image_size=data.image_size(source, signature))
+    task = data.load(source, data.expected(signature))
     return golden_inputs(task, signature, _SEED)

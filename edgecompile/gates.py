@@ -146,11 +146,18 @@ def latency(p50: float | None, limit: float | None, label: str | None) -> Check:
     return Check("latency", p50 <= limit, f"p50 {format_ms(p50)}, allowed {format_ms(limit)}", LatencyGateError, hint)
 
 
-def accuracy(after: Mapping[str, Any] | None, max_drop: float | None, of: str = "") -> Check:
+def accuracies(after: Mapping[str, Any] | None, max_drop: float | None, of: str = "") -> list[Check]:
+    """The gate of all outputs together, and that of each where there are several."""
+    each = after.get("outputs", {}) if after is not None else {}
+    return [accuracy(after, max_drop, of), *(accuracy(found, max_drop, of, name) for name, found in each.items())]
+
+
+def accuracy(after: Mapping[str, Any] | None, max_drop: float | None, of: str = "", output: str = "") -> Check:
     """The drop against the float model on the test set. `after`: what the test stage found, None without labels.
 
-    of: whose it is, where it isn't the winner's.
+    of: whose it is, where it isn't the winner's. output: of which, where it isn't of all.
     """
+    name = f"accuracy/{output}" if output else "accuracy"
     hint = "a milder recipe, more --budget-minutes for a trained one, or a larger --max-drop"
     if after is None:
         return Check("accuracy", None, "not measured: the data has no labelled test set", AccuracyGateError, hint)
@@ -164,5 +171,5 @@ def accuracy(after: Mapping[str, Any] | None, max_drop: float | None, of: str = 
     if of:
         text = f"{of}: {text}"
     if max_drop is None:
-        return Check("accuracy", None, f"{text}, no limit", AccuracyGateError, hint)
-    return Check("accuracy", drop <= max_drop, f"{text}, allowed {max_drop:g}{unit}", AccuracyGateError, hint)
+        return Check(name, None, f"{text}, no limit", AccuracyGateError, hint)
+    return Check(name, drop <= max_drop, f"{text}, allowed {max_drop:g}{unit}", AccuracyGateError, hint)

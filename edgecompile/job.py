@@ -20,7 +20,7 @@ from edgecompile import __version__, data
 from edgecompile.artifact import Artifact, StageRecord, sha256_json
 from edgecompile.cache import write_file
 from edgecompile.code import module_digest, package_digest
-from edgecompile.data import DataSource
+from edgecompile.data import DataSource, Expected
 from edgecompile.errors import ModelError
 from edgecompile.loaders.base import LoadOptions
 from edgecompile.sealed import seal, unseal_or_none
@@ -49,7 +49,7 @@ class Settings:
     io: str
     seed: int
     tensorboard: Path | None
-    image_size: tuple[int, int] | None = None
+    expected: Expected | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Job:
         """Digest of everything the result depends on: inputs, configuration, data, seed, tools, our own code."""
         s = self.settings
         optional = {
-            "task": [s.fingerprint, s.image_size],
+            "task": [s.fingerprint, dataclasses.asdict(s.expected) if s.expected else None],
             "io": s.io,
             "options": [dataclasses.asdict(s.options), [module_digest(c.partition(":")[0]) for c in s.options.custom]],
             "budget": self.budget_seconds,
@@ -128,16 +128,16 @@ def tool_versions() -> dict[str, str]:
     return versions
 
 
-_tasks: dict[tuple[DataSource, tuple[int, int] | None], Task] = {}
+_tasks: dict[tuple[DataSource, Expected | None], Task] = {}
 
 
 def task_of(settings: Settings) -> Task | None:
     """The task, loaded once in this process."""
     if settings.data is None:
         return None
-    key = (settings.data, settings.image_size)
+    key = (settings.data, settings.expected)
     if key not in _tasks:
-        _tasks[key] = data.load(settings.data, image_size=settings.image_size)
+        _tasks[key] = data.load(settings.data, settings.expected)
     return _tasks[key]
 
 

@@ -57,6 +57,17 @@ def find(manifest: Mapping[str, Any], name: str, of: str) -> float | None:
     return values[0] if values else None
 
 
+def of_outputs(manifest: Mapping[str, Any]) -> list[str]:
+    """The names of the figures that each output has of its own metric; none where there is one output."""
+    outputs = (manifest["data"] or {}).get("outputs", ())
+    return [metric_of(output["metric"], output["name"]) for output in outputs if output["metric"]]
+
+
+def metric_of(metric: str, output: str) -> str:
+    """The name of a metric's figure for one output of several."""
+    return f"{metric}/{output}"
+
+
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write manifest.json with the digest of what is in it, by which a change is found."""
     # In ASCII: names of files may hold what UTF-8 has no bytes for.

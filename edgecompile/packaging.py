@@ -20,7 +20,7 @@ from edgecompile.devices.local import LocalDevice
 from edgecompile.gates import Check
 from edgecompile.inspection import inspect_tflite
 from edgecompile.job import now, tool_versions
-from edgecompile.manifest import MEASURED, SCHEMA_VERSION, Figure, write_manifest
+from edgecompile.manifest import MEASURED, SCHEMA_VERSION, Figure, metric_of, write_manifest
 from edgecompile.measure import Measurement, engine_of
 from edgecompile.on_board import Engines
 from edgecompile.optimization import graph_changes
@@ -332,6 +332,16 @@ def _accuracies(result: Result) -> list[Figure]:
         Figure(name, "source", before.metrics["test"], date=before.date, device=host, executed_on=kind, **common),
         Figure(name, "model", tested.metrics["value"], date=tested.date, device=there, executed_on=winner, **common),
     ]
+    for output, own_metric in tested.metrics["outputs"].items():
+        of_output = metric_of(own_metric["metric"], output)
+        found += [
+            Figure(
+                of_output, "source", own_metric["before"], date=before.date, device=host, executed_on=kind, **common
+            ),
+            Figure(
+                of_output, "model", own_metric["value"], date=tested.date, device=there, executed_on=winner, **common
+            ),
+        ]
     for candidate, of in result.graphs_tested.items():
         made = of.history[-1]
         own = {**common, "executed_on": "ONNX Runtime: the engine's graph"}

@@ -74,7 +74,10 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     )
     source = load_source(made.source, settings, session)
     if made.data is not None:
-        settings = dataclasses.replace(settings, image_size=data.image_size(made.data, source.signature))
+        expected = data.expected(source.signature, source.meta.get("outputs"))
+        settings = dataclasses.replace(settings, expected=expected)
+        assert made.facts is not None
+        made = dataclasses.replace(made, facts=session.facts_for_model(made.facts, settings))
     baseline = session.run(Job(Baseline(), source, settings))
 
     found, trials = None, Trials(made, source, baseline, settings, session, device)
@@ -143,7 +146,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
             graphs_tested[candidate.id] = _test(
                 made, candidate, artifact, baseline, settings, session, None, announce=False
             )
-    accuracy = gates.accuracy(tested.history[-1].metrics if tested else None, made.max_drop)
+    accuracy, *of_outputs = gates.accuracies(tested.history[-1].metrics if tested else None, made.max_drop)
     if found is not None:
 
         def test_first(first: Artifact) -> Mapping[str, Any]:
@@ -151,9 +154,9 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
             return _test(made, plain, first, baseline, settings, session, None, announce=False).history[-1].metrics
 
         accuracy = told_of_first(accuracy, found, trials, test_first)
-    checks.append(accuracy)
+    checks += [accuracy, *of_outputs]
     for name, of in graphs_tested.items():
-        checks.append(gates.accuracy(of.history[-1].metrics, made.max_drop, f"{name}'s graph by ONNX Runtime"))
+        checks += gates.accuracies(of.history[-1].metrics, made.max_drop, f"{name}'s graph by ONNX Runtime")
     if made.facts and made.facts.parity_tolerance is not None:
         distances = {**parity.history[-1].metrics["distances"], **engines.distances}
         checks.append(gates.tolerance(distances[winner.id], made.facts.parity_tolerance))

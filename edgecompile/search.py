@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,8 @@ class Trial:
 class Judge:
     """What a search needs to know of the world. run: the artifacts of these stages on the source, one by one, within
     so many minutes, None: however long it takes. share: the minutes of a trial when so many are left, itself included.
-    drop: of a validation metric against the float model's. size: bytes of a finished artifact. limit: the largest drop.
+    drop: of a validation metric against the float model's. worst_output: the same of the worst output, of {output: its
+    own metric}. size: bytes of a finished artifact. limit: the largest drop.
 
     prefers: what makes a model better; the first that differs decides.
     latency: (of a finished artifact as a share of another one's, how it was found). blind: (how far off the drop of an
@@ -82,7 +83,14 @@ class Judge:
     prefers: tuple[str, ...] = (SIZE, ACCURACY)
     latency: Callable[[Artifact, Artifact], tuple[float, str]] | None = None
     blind: Callable[[Artifact], tuple[float, str]] = lambda _: (0.0, "")
+    worst_output: Callable[[Mapping[str, float]], float] = lambda _: -math.inf
     scarce: str = ""
+
+    def drop_of(self, metrics: Mapping[str, Any]) -> float:
+        """The largest of all drops, of a stage's metrics: each output has to keep to the limit; 0 without any."""
+        if "validation" not in metrics:
+            return 0.0
+        return max(self.drop(metrics["validation"]), self.worst_output(metrics.get("validation_outputs", {})))
 
 
 @dataclass(frozen=True)
@@ -322,8 +330,8 @@ class _Looking:
             judge.say(f"trial {number}: can't be made: {problem.message}")
             failed = Trial(settings, accepted=False, seconds=seconds, reason=problem.message, minutes=minutes)
             return failed, None, problem
-        value = next((r.metrics["validation"] for r in reversed(made[-1].history) if "validation" in r.metrics), None)
-        drop = 0.0 if value is None else judge.drop(value)  # a source that stays as it is
+        judged = next((r.metrics for r in reversed(made[-1].history) if "validation" in r.metrics), {})
+        value, drop = judged.get("validation"), judge.drop_of(judged)  # none for a source that stays as it is
         if reason:
             judge.say(f"trial {number}: given up: {reason}")
             return Trial(settings, False, value, drop, None, seconds, reason, minutes), None, None
@@ -363,7 +371,7 @@ def _hopeless(artifact: Artifact, steps: Sequence[Stage], judge: Judge) -> str:
     stages = [step.name for step in steps]
     if record.stage not in stages[:-1] or Qat.name not in stages[stages.index(record.stage) + 1 :]:
         return ""
-    drop = judge.drop(record.metrics["validation"]) if "validation" in record.metrics else 0.0
+    drop = judge.drop_of(record.metrics)
     if drop <= judge.limit + _WON_BACK:
         return ""
     return f"validation drop {drop:.2f} after {record.stage}, {judge.limit:.2f} allowed"

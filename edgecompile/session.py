@@ -13,13 +13,13 @@ from edgecompile.artifact import Artifact, StageRecord
 from edgecompile.cache import Cache
 from edgecompile.data import DataSource
 from edgecompile.errors import WorkerCrashError
-from edgecompile.job import Job, replay_losses, run_job
+from edgecompile.job import Job, Settings, replay_losses, run_job
 from edgecompile.loaders.limits import call_within
 from edgecompile.locate import crashing_layer
 from edgecompile.stages.base import Progress
 from edgecompile.stages.convert import FORMS_IN_WORK, Convert
 from edgecompile.stages.load import Load
-from edgecompile.tasks import TaskFacts, read_facts, remember, remembered
+from edgecompile.tasks import TaskFacts, read_facts, read_facts_for, remember, remembered
 from edgecompile.worker import Worker
 
 
@@ -151,3 +151,17 @@ class Session:
         facts: TaskFacts = self.worker.call("reading the data", read_facts, source, report=self.display.progress)
         remember(self.cache, facts, source)
         return facts
+
+    def facts_for_model(self, facts: TaskFacts, settings: Settings) -> TaskFacts:
+        """The same, now that the settings say what the model gives: some labels are what it makes of them."""
+        source = settings.data
+        if source is None or source.kind not in data.READ_BY_MODEL:
+            return facts
+        known = remembered(self.cache, settings.fingerprint, source, settings.expected)
+        if known is None:
+            report = self.display.progress
+            known = self.worker.call("reading the data", read_facts_for, settings, report=report)
+            remember(self.cache, known, source, settings.expected)
+        for line in known.words():
+            self.display.line(line)
+        return known

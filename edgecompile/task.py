@@ -7,8 +7,8 @@ tasks from what the user names; built-in models bring theirs (models/<id>/).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,10 @@ Arrays = Mapping[str, Array]  # by input or output name; the key "" stands for "
 VALIDATION_SHARE = 0.1
 VALIDATION_MOST = 2000
 
-CLASSIFICATION = "classification"
+CLASSIFICATION = "classification"  # class numbers
+MULTI_LABEL = "multi-label"  # rows of 0 and 1, one for each score of the output
 REGRESSION = "regression"
+MIXED = "mixed"  # outputs of several kinds
 AUTOENCODER = "autoencoder"
 UNLABELED = "unlabeled"
 
@@ -64,10 +66,18 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class KerasLoss:
+    """One of Keras's own losses, as a model was compiled with it: its class and its arguments."""
+
+    name: str
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class Task:
     """What a model is trained, calibrated and judged with.
 
-    kind: classification | regression | autoencoder | unlabeled
+    kind: classification | multi-label | regression | mixed | autoencoder | unlabeled
     metric: None only where there are no labels
     loss: a tf-keras loss (name or callable), or None to take the one that fits kind and outputs
     augment: `f(x, seed) -> x`, a TensorFlow function on one batch ({input: tensor}; seed: int32 [2],
@@ -76,6 +86,15 @@ class Task:
         function is always mixed in.
     parity_tolerance: largest |compressed - float| allowed, as a share of the output's range
     validation: labelled samples to judge by between stages; None: a tenth of `train` is held out for that
+
+    By output, the key "" standing for the only one:
+    kinds: where they aren't all `kind`
+    metrics: what each output is judged by beside the metric of all; it gets that output's labels and scores alone
+    losses: of the model's file, where `loss` is None
+    loss_weights: an output's part in the loss; 1 where there is none
+    class_weights: [classes], of each class (or each label of several) in the loss
+
+    notes: how the data was read, where that isn't plain from it
     """
 
     name: str
@@ -88,6 +107,16 @@ class Task:
     augment: Callable[[Any, Any], Any] | None = None
     parity_tolerance: float | None = None
     validation: Split | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    losses: Mapping[str, KerasLoss] = field(default_factory=dict)
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    class_weights: Mapping[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def kind_of(self, output: str) -> str:
+        """The kind of one output's labels."""
+        return of_output(self.kinds, output, self.kind)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -151,6 +180,14 @@ def _by_groups(groups: Array, order: Array, held: int) -> tuple[Array, int]:
     if not last.any() or last.all():
         raise DataError("all training samples are of one group: none of another can be held out to validate with")
     return np.concatenate([order[~last], order[last]]), int(last.sum())
+
+
+_Fact = TypeVar("_Fact")
+
+
+def of_output(facts: Mapping[str, _Fact], output: str, otherwise: _Fact) -> _Fact:
+    """What is known of an output, by its name or, where it is the only one, by ""."""
+    return facts.get(output, facts.get("", otherwise))
 
 
 def align(x: Arrays, specs: tuple[TensorInfo, ...]) -> dict[str, Array]:

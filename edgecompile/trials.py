@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgecompile import compare, gates, golden, packing
+from edgecompile import compare, gates, golden, packing, per_output
 from edgecompile.artifact import Artifact
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.litert import AS_IT_COMES
@@ -69,6 +69,7 @@ class Trials:
             latency=self._latency if config.first else None,
             blind=lambda artifact: self._blind(artifact, allowed),
             scarce=scarce(training),
+            worst_output=self._worst_output,
         )
         return search(
             config,
@@ -95,6 +96,15 @@ class Trials:
         assert facts is not None
         assert facts.metric is not None
         return Metric(facts.metric, lambda *_: math.nan, facts.higher_is_better)
+
+    def _worst_output(self, scores: Mapping[str, float]) -> float:
+        assert self.made.facts is not None
+        own = {
+            o.name: Metric(o.metric, lambda *_: math.nan, o.higher_is_better)
+            for o in self.made.facts.outputs
+            if o.metric
+        }
+        return per_output.worst_drop(own, self.baseline.history[-1].metrics.get("validation_outputs", {}), scores)
 
     @property
     def before(self) -> float:

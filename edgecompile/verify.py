@@ -15,30 +15,21 @@ from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import XNNPACK, LiteRtRunner, named_kernels, reference_kernels
 from edgecompile.backends.variants import variants
-from edgecompile.data import DataSource
 from edgecompile.devices.local import LocalDevice
-from edgecompile.errors import (
-    BundleError,
-    DataError,
-    DiskFullError,
-    EdgecompileError,
-    MissingDependencyError,
-    OutputError,
-    VerifyError,
-)
+from edgecompile.errors import BundleError, DataError, EdgecompileError, VerifyError
 from edgecompile.gates import Check
-from edgecompile.job import now, tool_versions
-from edgecompile.manifest import MEASURED, Figure, find
+from edgecompile.job import tool_versions
+from edgecompile.manifest import Figure, find
+from edgecompile.promise import HINT, Promise, Promised, check, failed
 from edgecompile.stages.base import Progress
-from edgecompile.stages.evaluate import check_finite, on_test_set
+from edgecompile.stages.evaluate import check_finite
 from edgecompile.task import Array
 from edgecompile.tflite_file import read
+from edgecompile.verify_accuracy import ON_BOARD, check_accuracy
 from edgecompile.worker import Worker
 
-METRIC_TOLERANCE = 1e-6
-_ON_BOARD = "the winning engine runs on its board alone (--on DEVICE checks it there)"
-HINT = bundle.AGAIN
 _AFTER_MODEL = ("golden outputs", "parity", "accuracy")
+_FACTS = ("source", "metric", "fingerprint", "higher_is_better")
 
 Report = Callable[[Progress], None]
 
@@ -66,26 +57,6 @@ class Verification:
             raise VerifyError(f"{self.bundle} failed: {', '.join(self.failed)}", hint=HINT)
 
 
-@dataclass(frozen=True)
-class Promise:
-    """What the manifest says that can be recomputed.
-
-    model: the .tflite, which the reference outputs are of. files: those of the bundle that are loaded. tolerances:
-    of the winner's parity, by output, in its real unit. worst: the far end of the metric's 95% interval, which another
-    machine's engine may reach. data: the task's facts, None for a bundle made without data.
-    """
-
-    winner: Candidate
-    model: Path
-    files: frozenset[str]
-    tolerances: Mapping[str, float]
-    signature: Signature
-    data: Mapping[str, Any] | None
-    metric: float | None
-    worst: float | None
-    same_machine: bool
-
-
 def verify(path: Path, worker: Worker, *, data_spec: str | None = None, report: Report) -> Verification:
     """Run every check on the bundle at `path`; native code runs in `worker`, as a damaged model may crash it.
 
@@ -102,8 +73,8 @@ def verify(path: Path, worker: Worker, *, data_spec: str | None = None, report: 
     if model.passed is False:
         return Verification(path, (files, model, *_unchecked("the model can't be read", *_AFTER_MODEL)), ())
     reference, parity = _outputs(path, promise, worker, report)
-    accuracy, figures = _accuracy(promise, source, worker, report)
-    return Verification(path, (files, model, reference, parity, accuracy), figures)
+    accuracies, figures = check_accuracy(promise, source, worker, report)
+    return Verification(path, (files, model, reference, parity, *accuracies), figures)
 
 
 def unloaded(changed: Set[str]) -> list[Check]:
@@ -115,26 +86,18 @@ def _unchecked(why: str, *names: str) -> list[Check]:
     return [check(name, None, f"not checked: {why}") for name in names]
 
 
-def check(name: str, passed: bool | None, text: str) -> Check:
-    return Check(name, passed, text, VerifyError, HINT)
-
-
-def _failed(name: str, problem: EdgecompileError) -> Check:
-    """The bundle's fault. What this machine lacks is none: it is raised, as nothing is known of the bundle then."""
-    if isinstance(problem, OutputError | DiskFullError | MissingDependencyError):
-        raise problem
-    return check(name, False, problem.message)
-
-
 def read_promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
     try:
         winner = bundle.winner(manifest)
         tests = [record["metrics"] for record in manifest["history"] if record["stage"] == "test"]
         facts = manifest["data"]
-        worst = None
+        worst, outputs = None, {}
         if tests and facts:
-            low, high = tests[-1]["interval"]
-            worst = tests[-1]["before"] + (low if facts["higher_is_better"] else high)
+            worst = _worst(tests[-1], facts["higher_is_better"])
+            outputs = {
+                name: Promised(of["metric"], of["higher_is_better"], of["value"], _worst(of, of["higher_is_better"]))
+                for name, of in tests[-1].get("outputs", {}).items()
+            }
         return Promise(
             winner=Candidate(
                 winner["id"], winner["backend"], path / winner["file"], winner["threads"], winner["config"]
@@ -143,14 +106,20 @@ def read_promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
             files=bundle.loaded_files(manifest),
             tolerances={name: float(verdict["tolerance"]) for name, verdict in winner["parity"].items()},
             signature=Signature.from_json(manifest["models"]["model"]["signature"]),
-            data=facts and {key: facts[key] for key in ("source", "metric", "fingerprint", "higher_is_better")},
+            data=facts and {**{key: facts[key] for key in _FACTS}, "outputs": facts.get("outputs", [])},
             metric=find(manifest, facts["metric"], "model") if facts and facts["metric"] else None,
             worst=worst,
             same_machine=_same_machine(manifest),
+            outputs=outputs,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         what = f"{type(problem).__name__}: {problem}"
         raise BundleError(f"{path / 'manifest.json'} is damaged: {what}", hint="build the bundle again") from None
+
+
+def _worst(test: Mapping[str, Any], higher_is_better: bool) -> float:
+    low, high = test["interval"]
+    return float(test["before"] + (low if higher_is_better else high))
 
 
 def _same_machine(manifest: Mapping[str, Any]) -> bool:
@@ -198,12 +167,12 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
         fresh = worker.call("the reference kernels", reference_outputs, promise.model, inputs, report=report)
         reference = _judge_reference(fresh, stored, promise, worker, inputs, report)
     except EdgecompileError as problem:
-        reference = _failed("golden outputs", problem)
+        reference = failed("golden outputs", problem)
     if promise.winner.backend not in BACKENDS:
         reason = f"not checked: no backend {promise.winner.backend!r} in this edgecompile"
         return reference, check("parity", None, reason)
     if not BACKENDS[promise.winner.backend].runs_here(promise.winner):
-        return reference, check("parity", None, f"not checked: {_ON_BOARD}")
+        return reference, check("parity", None, f"not checked: {ON_BOARD}")
     several = variants([promise.winner], None)
     try:
         for engine in (*several.candidates, promise.winner):
@@ -214,7 +183,7 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
             if parity.passed is False:
                 return reference, parity
     except EdgecompileError as problem:
-        return reference, _failed("parity", problem)
+        return reference, failed("parity", problem)
     if told := several.told().get(promise.winner.id):
         parity = dataclasses.replace(parity, text=f"{parity.text}; variants: {told}")
     return reference, parity
@@ -282,66 +251,6 @@ def _judge_parity(
     return check("parity", True, f"{promise.winner.id} is within {most:.1e} of the range of the reference outputs")
 
 
-def _accuracy(
-    promise: Promise, source: DataSource | None, worker: Worker, report: Report
-) -> tuple[Check, tuple[Figure, ...]]:
-    """The task's metric on the test set, by the winner, against the manifest's."""
-
-    def unchecked(why: str) -> tuple[Check, tuple[Figure, ...]]:
-        return check("accuracy", None, f"not checked: {why}"), ()
-
-    if promise.data is None:
-        return unchecked("the bundle was built without data")
-    if promise.metric is None:
-        return unchecked("the data of the build has no labelled test set")
-    if promise.winner.backend not in BACKENDS:
-        return unchecked(f"no backend {promise.winner.backend!r} in this edgecompile")
-    if not BACKENDS[promise.winner.backend].runs_here(promise.winner):
-        return unchecked(_ON_BOARD)
-    if source is None:
-        try:
-            source = data.resolve(promise.data["source"])
-            data.fingerprint(source)
-        except (DataError, MissingDependencyError) as problem:
-            return unchecked(f"{problem.message} (give the data with --data)")
-    try:
-        found = worker.call("the accuracy check", score, source, promise, report=report)
-    except EdgecompileError as problem:
-        return _failed("accuracy", problem), ()
-    if found["fingerprint"] != promise.data["fingerprint"]:
-        text = f"{source.spec} is not the data of the build: fingerprint {found['fingerprint'][:12]}, "
-        return check("accuracy", False, f"{text}the manifest's is {promise.data['fingerprint'][:12]}"), ()
-    figure = Figure(
-        name=promise.data["metric"],
-        of="model",
-        value=found["value"],
-        unit="",
-        label=MEASURED,
-        device=LocalDevice().facts().name,
-        date=now(),
-        split="test",
-        samples=found["samples"],
-        executed_on=promise.winner.id,
-    )
-    return judge_metric(found["value"], found["samples"], promise, same_machine=promise.same_machine), (figure,)
-
-
-def judge_metric(value: float, samples: int, promise: Promise, *, same_machine: bool) -> Check:
-    """On the build's machine the metric must be the manifest's; elsewhere it may be worse within the interval there."""
-    assert promise.data is not None
-    assert promise.metric is not None
-    text = f"{promise.data['metric']} {value:.4f} on {samples} test samples, the manifest says {promise.metric:.4f}"
-    if abs(value - promise.metric) <= METRIC_TOLERANCE:
-        return check("accuracy", True, text)
-    text = f"{text}: {value - promise.metric:+.6f}"
-    if same_machine or promise.worst is None:
-        return check("accuracy", False, text)
-    higher = promise.data["higher_is_better"]
-    holds = value >= promise.worst if higher else value <= promise.worst
-    bound = f"at {'least' if higher else 'most'} {promise.worst:.4f}, the end of the build's 95% interval"
-    return check("accuracy", holds, f"{text} (another machine than the build's; expected {bound})")
-
-
 # What follows runs in the worker.
 
 
@@ -372,18 +281,3 @@ def engine_outputs(
     given = BACKENDS[candidate.backend].open(candidate).run(inputs)
     xnnpack = LiteRtRunner(model, XNNPACK)
     return given, xnnpack.run(inputs), {name: xnnpack.scale(name) for name in given}
-
-
-def score(source: DataSource, promise: Promise, *, report: Report) -> dict[str, Any]:
-    """{fingerprint, value, samples} of the winner on the source's test set; the fingerprint alone where it is
-    another data set's."""
-    assert promise.data is not None
-    known = data.fingerprint(source)
-    if known is not None and known != promise.data["fingerprint"]:
-        return {"fingerprint": known}
-    task = data.load(source, image_size=data.image_size(source, promise.signature))
-    if task.fingerprint != promise.data["fingerprint"]:
-        return {"fingerprint": task.fingerprint}
-    metric, labels, x, outputs = on_test_set(promise.winner, task, promise.signature, report)
-    value = metric.score(labels, outputs, x)
-    return {"fingerprint": task.fingerprint, "value": value, "samples": len(next(iter(labels.values())))}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecompile import bundle, compare, data, detections, golden
+from edgecompile import bundle, compare, data, detections, golden, per_output
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import unreferenced
@@ -24,23 +24,22 @@ from edgecompile.job import now
 from edgecompile.loaders.interpreter import dequantize, quantize
 from edgecompile.manifest import MEASURED, Figure
 from edgecompile.measure import engine_of, of_device
+from edgecompile.promise import Promise, check
 from edgecompile.stages.base import Progress
 from edgecompile.stages.evaluate import samples as as_inputs
 from edgecompile.task import Array, Arrays
 from edgecompile.tflite_file import TfliteModel, read
 from edgecompile.verify import (
-    Promise,
     Report,
     Verification,
-    check,
     check_files,
     check_model,
     engine_outputs,
-    judge_metric,
     read_promise,
     reference_outputs,
     unloaded,
 )
+from edgecompile.verify_accuracy import judge_metrics
 from edgecompile.worker import Worker
 
 _FEW = 8  # samples that a difference is looked for with
@@ -86,21 +85,24 @@ def verify_on(
     name = device.facts().name
     specs = {t.name: t for t in read(promise.model).signature.outputs}
     real = {key: array if array.dtype.kind == "f" else dequantize(array, specs[key]) for key, array in engine.items()}
-    value = worker.call("the metric", score_outputs, source, promise, real, report=report)
+    scores = worker.call("the metric", score_outputs, source, promise, real, report=report)
     assert promise.data is not None
-    figure = Figure(
-        name=promise.data["metric"],
-        of="model",
-        value=value,
-        unit="",
-        label=MEASURED,
-        device=name,
-        date=now(),
-        split="test",
-        samples=found["samples"],
-        executed_on=f"{promise.winner.id}: {device.facts().executed_on(engine_of(promise.winner))}",
-    )
-    return Verification(path, (*checks, _accuracy(value, found, promise)), (figure,))
+    figures = [
+        Figure(
+            name=metric,
+            of="model",
+            value=value,
+            unit="",
+            label=MEASURED,
+            device=name,
+            date=now(),
+            split="test",
+            samples=found["samples"],
+            executed_on=f"{promise.winner.id}: {device.facts().executed_on(engine_of(promise.winner))}",
+        )
+        for metric, value in promise.named(scores).items()
+    ]
+    return Verification(path, (*checks, *_accuracies({**found, **scores}, promise)), tuple(figures))
 
 
 def _source(promise: Promise, data_spec: str | None) -> tuple[DataSource | None, str]:
@@ -258,14 +260,14 @@ def _histogram(bins: Mapping[int, int] | None) -> str:
     return f" ({', '.join(shown)}{' and more' if len(bins) > _BINS else ''})"
 
 
-def _accuracy(value: float, found: Mapping[str, Any], promise: Promise) -> Check:
+def _accuracies(found: Mapping[str, Any], promise: Promise) -> list[Check]:
     assert promise.data is not None
     if found["fingerprint"] != promise.data["fingerprint"]:
-        return check("accuracy", False, "the data is not that of the build: its fingerprint is another")
+        return [check("accuracy", False, "the data is not that of the build: its fingerprint is another")]
     if found["samples"] == found["all"]:
-        return judge_metric(value, found["samples"], promise, same_machine=False)
-    text = f"{promise.data['metric']} {value:.4f} on {found['samples']} of {found['all']} test samples"
-    return check("accuracy", None, f"{text}; not judged, the manifest's {promise.metric:.4f} is of all")
+        return judge_metrics(found, promise, same_machine=False)
+    text = f"{promise.data['metric']} {found['value']:.4f} on {found['samples']} of {found['all']} test samples"
+    return [check("accuracy", None, f"{text}; not judged, the manifest's {promise.metric:.4f} is of all")]
 
 
 # What follows runs in the worker.
@@ -287,7 +289,7 @@ def graph_outputs(candidate: Candidate, x: Arrays, *, report: Report) -> Arrays:
 def test_samples(source: DataSource, promise: Promise, limit: int | None, *, report: Report) -> dict[str, Any]:
     """{fingerprint, x, samples, all}: the test set's inputs as the model takes them, the first `limit` of them."""
     del report
-    task = data.load(source, image_size=data.image_size(source, promise.signature))
+    task = data.load(source, promise.expected)
     assert task.test is not None
     x = as_inputs(task.test, promise.signature)
     count = min(limit or len(task.test), len(task.test))
@@ -296,14 +298,18 @@ def test_samples(source: DataSource, promise: Promise, limit: int | None, *, rep
     return {"fingerprint": task.fingerprint, "x": taken, "samples": count, "all": len(task.test)}
 
 
-def score_outputs(source: DataSource, promise: Promise, given: Mapping[str, Array], *, report: Report) -> float:
-    """The metric of these outputs, in real numbers, on the test samples they were made from."""
+def score_outputs(
+    source: DataSource, promise: Promise, given: Mapping[str, Array], *, report: Report
+) -> dict[str, Any]:
+    """{value, outputs}: the metrics of these outputs, in real numbers, on the test samples they were made from."""
     del report
-    task = data.load(source, image_size=data.image_size(source, promise.signature))
+    task = data.load(source, promise.expected)
     assert task.test is not None
     assert task.test.y is not None
     assert task.metric is not None
     count = len(next(iter(given.values())))
     x = as_inputs(task.test, promise.signature)
     labels = {name: array[:count] for name, array in task.test.y.items()}
-    return task.metric.score(labels, given, {name: array[:count] for name, array in x.items()})
+    x = {name: array[:count] for name, array in x.items()}
+    each = per_output.scores(task, labels, given, x)
+    return {"value": task.metric.score(labels, given, x), "outputs": each}

@@ -15,9 +15,11 @@ from PIL import Image
 
 from edgecompile import data as sources
 from edgecompile.artifact import Signature, TensorInfo
-from edgecompile.data import DataSource, check_labels, fingerprint, load, resolve
+from edgecompile.data import DataSource, Expected, check_labels, fingerprint, load, resolve
+from edgecompile.data.expected import ImageForm
 from edgecompile.errors import DataError
-from edgecompile.task import CLASSIFICATION, REGRESSION, UNLABELED, Split, Task
+from edgecompile.task import CLASSIFICATION, MIXED, REGRESSION, UNLABELED, Split, Task
+from edgecompile.tasks import facts_of
 
 X = np.arange(24, dtype=np.float32).reshape(6, 4)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -51,11 +53,11 @@ def test_kinds_are_told_by_spelling(tmp_path: Path) -> None:
     [
         ("digit", "perhaps you meant 'digits'"),
         ("nowhere/my.npz", "there is no file nowhere/my.npz"),
-        ("{tmp}/table.csv", "neither an .npz file nor a folder"),
+        ("{tmp}/table.txt", "neither an .npz or .csv file nor a folder"),
     ],
 )
 def test_unknown_sources_are_errors_with_a_hint(tmp_path: Path, spec: str, message: str) -> None:
-    (tmp_path / "table.csv").write_text("1,2\n")
+    (tmp_path / "table.txt").write_text("1,2\n")
     with pytest.raises(DataError) as caught:
         resolve(spec.format(tmp=tmp_path))
     assert message in caught.value.format_message()
@@ -121,6 +123,22 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     assert set(task.train.y) == {"p", "q"}
 
 
+def test_outputs_of_different_kinds_are_a_mixed_task(tmp_path: Path) -> None:
+    task = npz(tmp_path, x_test=X, y_test__a=Y, y_test__b=Y * 0.5)
+    assert (task.kind, dict(task.kinds)) == (MIXED, {"a": CLASSIFICATION, "b": REGRESSION})
+    assert {name: metric.name for name, metric in task.metrics.items()} == {"a": "accuracy", "b": "mse"}
+
+
+def test_weights_of_classes_and_outputs(tmp_path: Path) -> None:
+    weights = {"class_weight__a": np.array([1, 2, 3]), "loss_weight__b": np.float32(0.5)}
+    task = npz(tmp_path, x_test=X, y_test__a=Y, y_test__b=Y * 0.5, **weights)
+    assert task.loss_weights == {"b": 0.5}
+    assert task.class_weights["a"].tolist() == [1, 2, 3]
+    check_labels(task, signature(("a", (-1, 3)), ("b", (-1, 1))))
+    with pytest.raises(DataError, match="class_weight has 3 numbers, output 'a' has 4 classes"):
+        check_labels(task, signature(("a", (-1, 4)), ("b", (-1, 1))))
+
+
 NAN = X.copy()
 NAN[2, 1:3] = np.nan
 
@@ -139,15 +157,17 @@ FAULTS: dict[str, tuple[dict[str, np.ndarray], str]] = {
     "text": ({"x": np.array(["a", "b"])}, "x is of type <U1, expected numbers"),
     "pickled": ({"x": np.array([None, {}], dtype=object)}, "can't be read as .npz"),
     "shapes": ({**GOOD, "x_test": X[:3, :2]}, "samples of x_train have shape [4], those of x_test [2]"),
-    "mixed labels": (
-        {"x_test": X, "y_test/a": Y, "y_test/b": Y * 0.5},
-        "some labels are integers (classes) and some are floats",
-    ),
     "named and not": ({"x": X, "x/a": X}, "has both x and x/<name>"),
     "inputs differ": (
         {"x_train/a": X, "y_train": Y, "x_test/b": X, "y_test": Y},
         "x_train has ['a'], x_test has ['b']",
     ),
+    "weights of nothing": ({**GOOD, "class_weight/scores": Y}, "class_weight/scores is for an output without labels"),
+    "weights without labels": ({"x_train": X, "class_weight": Y}, "leave it out"),
+    "negative weights": ({**GOOD, "class_weight": -Y}, "expected a number for each class, 0 or more"),
+    "weights of text": ({**GOOD, "class_weight": np.array(["a"])}, "expected a number for each class, 0 or more"),
+    "a weight that is none": ({**GOOD, "loss_weight": np.float32(np.inf)}, "expected one number, 0 or more"),
+    "classes of targets": ({**GOOD, "y_test": Y[:3] / 2, "class_weight": Y}, "targets, which have no classes"),
     "one sample": ({"x_test": X[:1], "y_test": Y[:1]}, "too few for any comparison"),
 }  # fmt: skip
 
@@ -212,7 +232,7 @@ def test_what_cannot_be_read_is_an_error_of_the_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="can't be read: File name too long"):
         resolve("n" * 5000 + ".npz")
     (tmp_path / "weights.h5").write_bytes(b"\x89HDF")
-    with pytest.raises(DataError, match=r"weights\.h5 is neither an \.npz file nor a folder"):
+    with pytest.raises(DataError, match=r"weights\.h5 is neither an \.npz or \.csv file nor a folder"):
         resolve(str(tmp_path / "weights.h5"))
 
 
@@ -250,7 +270,7 @@ def test_images_are_resized_to_the_model(folder: Path) -> None:
     image(folder / "train" / "cat" / "9.png", 7, size=(9, 9))
     with pytest.raises(DataError, match=r"images differ in size: .*0\.png is 4x3, .*9\.png is 9x9"):
         load(resolve(str(folder)))
-    task = load(resolve(str(folder)), image_size=(8, 6))
+    task = load(resolve(str(folder)), Expected(ImageForm(8, 6, 3)))
     assert task.representative.x[""].shape == (7, 8, 6, 3)
 
 
@@ -259,8 +279,16 @@ def test_grey_images_have_one_channel_unless_one_is_coloured(tmp_path: Path) -> 
         image(tmp_path / "test" / name / "0.png", mode="L")
     source = resolve(str(tmp_path))
     assert load(source).test.x[""].shape == (2, 3, 4, 1)  # type: ignore[union-attr]
-    image(tmp_path / "test" / "b" / "1.png", mode="RGBA")
+    image(tmp_path / "test" / "b" / "1.png", 255, mode="RGBA")
     assert load(source).test.x[""].shape == (3, 3, 4, 3)  # type: ignore[union-attr]
+
+
+def test_a_folder_may_hold_samples_to_validate_with(folder: Path) -> None:
+    for value, name in enumerate(("cat", "dog")):
+        image(folder / "val" / name / "0.png", 50 + value)
+    task = load(resolve(str(folder)))
+    fit, held = task.split(0)
+    assert (len(fit), held.x[""][:, 0, 0, 0].tolist()) == (6, [50, 51])
 
 
 def test_a_dangling_link_among_images_is_named(folder: Path) -> None:
@@ -280,6 +308,8 @@ def remove_test(folder: Path) -> None:
         (lambda f: (f / "train/cat/1.png").write_bytes(b"\x89PNG broken"), "1.png can't be read as an image"),
         (lambda f: image(f / "test/bird/0.png"), "different classes: ['bird']"),
         (lambda f: (f / "test/bird").mkdir(), "bird has no images"),
+        (lambda f: (f / "test/cat/a.heic").write_bytes(b"-"), "a.heic: images of this format aren't read"),
+        (lambda f: image(f / "val/cat/0.png"), "val/ and test/ have different classes: ['dog']"),
         (remove_test, "has no test/ folder"),
         (lambda f: f.joinpath("train").rename(f / "a") and remove_test(f), "neither a train/ nor a test/ folder"),
     ],
@@ -312,6 +342,9 @@ def listed(): return dataclasses.replace(GOOD, test=Split({"": [[1, 2]]}))
 def objects(): return dataclasses.replace(GOOD, test=Split({"": np.array([None, {}], dtype=object)}))
 def metric(): return dataclasses.replace(GOOD, metric="accuracy")
 def unfunctional(): return dataclasses.replace(GOOD, metric=Metric("m", 3))
+def two(): return dataclasses.replace(GOOD, test=Split({"": X}, {"a": Y, "b": Y}))
+def mixed(): return dataclasses.replace(GOOD, kind="mixed", kinds={"a": CLASSIFICATION})
+def weights(): return dataclasses.replace(GOOD, class_weights={"": [1, 2]})
 def contradictory(): return dataclasses.replace(GOOD, kind=UNLABELED)
 def loss(): return dataclasses.replace(GOOD, loss=3)
 def augment(): return dataclasses.replace(GOOD, augment="flip")
@@ -359,7 +392,10 @@ def test_a_function_of_the_users_own(own: str) -> None:
         ("empty", "neither training nor test samples"),
         ("number", "number is a int, not a function"),
         ("missing", "AttributeError"),
-        ("kind", "kind is 'clasification', expected one of classification, regression, autoencoder, unlabeled"),
+        (
+            "kind",
+            "kind is 'clasification', expected one of classification, multi-label, regression, mixed, ",
+        ),
         ("kind", "perhaps you meant 'classification'"),
         ("bare", 'train is ndarray, expected an edgecompile.task.Split or None\n  Try: write Split({"": x}, {"": y})'),
         ("bare_x", 'train.x is a ndarray, expected {name: numpy array}\n  Try: write Split({"": x}, {"": y})'),
@@ -368,6 +404,8 @@ def test_a_function_of_the_users_own(own: str) -> None:
         ("objects", "x_test is of type object, expected numbers"),
         ("metric", "metric is 'accuracy', expected an edgecompile.task.Metric or None"),
         ("unfunctional", "expected a Metric with a name and functions"),
+        ("mixed", "expected the kind of each output, since the task's is mixed"),
+        ("weights", "class_weights is dict, expected {output: ndarray}"),
         ("contradictory", "expected None, since its kind is unlabeled"),
         ("loss", "loss is 3, expected a tf-keras loss"),
         ("augment", "augment is 'flip', expected a function"),
@@ -398,6 +436,14 @@ def test_a_failing_metric_is_named(own: str, function: str, part: str, message: 
     with pytest.raises(DataError) as caught:
         getattr(task.metric, part)(task.test.y, {"": X}, task.test.x)
     assert message in caught.value.format_message()
+
+
+def test_several_outputs_of_a_function_have_a_metric_each(own: str) -> None:
+    task = load(resolve(f"{own}:two"))
+    assert {name: metric.name for name, metric in task.metrics.items()} == {"a": "accuracy", "b": "accuracy"}
+    assert [(o.name, o.kind, o.metric) for o in facts_of(task).outputs] == [
+        ("a", CLASSIFICATION, "accuracy"), ("b", CLASSIFICATION, "accuracy"),
+    ]  # fmt: skip
 
 
 def test_numbers_of_numpy_are_scores(own: str) -> None:

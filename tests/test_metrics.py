@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
 from edgecompile import metrics
 from edgecompile.errors import DataError
-from edgecompile.task import AUTOENCODER, CLASSIFICATION, REGRESSION, UNLABELED
+from edgecompile.task import AUTOENCODER, CLASSIFICATION, MULTI_LABEL, REGRESSION, UNLABELED
 
 NO_INPUTS = {"": np.zeros((4, 1))}
 
@@ -95,3 +95,42 @@ def test_each_kind_has_its_metric() -> None:
     assert metrics.for_kind(REGRESSION) is metrics.mse
     assert metrics.for_kind(AUTOENCODER) is metrics.autoencoder_auc
     assert metrics.for_kind(UNLABELED) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 4), st.integers(1, 6), st.integers(0, 99))
+def test_macro_ap_is_the_mean_of_average_precisions(samples: int, labels: int, levels: int, seed: int) -> None:
+    """Few levels of scores, as a quantized model gives them: those that are equal are found together."""
+    rng = np.random.default_rng(seed)
+    y, scores = rng.integers(0, 2, (samples, labels)), rng.integers(0, levels, (samples, labels)) / 8
+    found = metrics.macro_ap.score({"": y}, {"tags": scores}, NO_INPUTS)
+    each = [average_precision_score(y[:, i], scores[:, i]) for i in range(labels) if y[:, i].any()]
+    if each:
+        assert found == pytest.approx(np.mean(each))
+    else:
+        assert np.isnan(found)
+
+
+def test_macro_ap_of_another_shape_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"\[3, 2\] don't fit an output of shape \[3, 4\]"):
+        metrics.macro_ap.score({"": np.ones((3, 2))}, {"tags": np.ones((3, 4))}, NO_INPUTS)
+
+
+def test_outputs_of_several_kinds_have_a_mean_of_what_is_best_at_1() -> None:
+    rng = np.random.default_rng(0)
+    labels = {"age": rng.normal(size=(30, 2)), "kind": rng.integers(0, 3, 30), "tags": rng.integers(0, 2, (30, 4))}
+    outputs = {"age": labels["age"] + rng.normal(size=(30, 2)) / 3, "kind": rng.random((30, 3)),
+               "tags": rng.random((30, 4))}  # fmt: skip
+    whole, own = metrics.for_outputs({"age": REGRESSION, "kind": CLASSIFICATION, "tags": MULTI_LABEL})
+    assert whole is not None
+    parts = [
+        r2_score(labels["age"], outputs["age"]),
+        metrics.accuracy.score({"": labels["kind"]}, {"": outputs["kind"]}, NO_INPUTS),
+        metrics.macro_ap.score({"": labels["tags"]}, {"": outputs["tags"]}, NO_INPUTS),
+    ]
+    assert whole.score(labels, outputs, NO_INPUTS) == pytest.approx(np.mean(parts))
+    assert {name: metric.name for name, metric in own.items()} == {
+        "age": "mse", "kind": "accuracy", "tags": "macro AP",
+    }  # fmt: skip
+    assert metrics.for_outputs({"a": REGRESSION, "b": REGRESSION})[0] is metrics.mse
+    assert metrics.for_outputs({"": MULTI_LABEL}) == (metrics.macro_ap, {})

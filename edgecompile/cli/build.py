@@ -39,7 +39,11 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 @click.command("build")
 @click.option("--project", is_flag=True, is_eager=True, hidden=True, expose_value=False, callback=_defaults)
 @click.argument("model", required=False)
-@click.option("--data", metavar="D", help="An .npz, an image folder, module:function, or a built-in model's name.")
+@click.option(
+    "--data",
+    metavar="D",
+    help="An .npz, an image folder, a CSV of images, module:function, or a built-in model's name.",
+)
 @click.option("--target", metavar="T", help="See `edgecompile targets list`. [default: what --on is; host]")
 @click.option("--on", metavar="DEVICE",
               help="Measure on this board: ssh://[user@]host[:port], adb://SERIAL, or its name.")  # fmt: skip

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgecompile.cli.tables import print_fitting
-from edgecompile.manifest import find
+from edgecompile.manifest import find, of_outputs
 from edgecompile.pipeline import Built
 from edgecompile.report import techniques
 from edgecompile.report.formats import metric, ratio, speed
@@ -74,6 +74,10 @@ def _comparison(manifest: Mapping[str, Any]) -> Table:
         before, after = find(manifest, metric, "source"), find(manifest, metric, "model")
         if before is not None and after is not None:
             table.add_row(metric, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+        for name in of_outputs(manifest):
+            before, after = find(manifest, name, "source"), find(manifest, name, "model")
+            if before is not None and after is not None:
+                table.add_row(f"  {name}", f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
     for name, title, written, words in _rows(manifest):
         before, after = find(manifest, name, "source"), find(manifest, name, "model")
         if before is not None and after is not None:

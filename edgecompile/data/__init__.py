@@ -1,10 +1,11 @@
 """`--data`: from what the user names to a Task.
 
-Four kinds of source, told apart by how they are spelt:
+Five kinds of source, told apart by how they are spelt:
 
     digits            a built-in model's task (see `edgecompile models list`)
     my.npz            x_train, y_train, x_test, y_test, or x alone (calibration and parity only)
-    folder            train/<class>/*.png, test/<class>/*.png (or .jpg, ...); pixels stay uint8 0..255
+    folder            train/<class>/*.png, test/<class>/*.png (or .jpg, ...); pixels are 0 to 255
+    labels.csv        a row an image: file, label, and its split
     module:function   a function of the user's own that returns an edgecompile.task.Task
 
 `fingerprint` tells whether data changed without decoding it; `load` reads and checks it.
@@ -15,33 +16,38 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgecompile import catalog
 from edgecompile.artifact import Signature, sha256_file
 from edgecompile.data.checks import check_arrays, check_labels
+from edgecompile.data.expected import Expected, compiled_losses, of_model
 from edgecompile.data.images import load_images, scan_images
 from edgecompile.data.npz import load_npz
 from edgecompile.data.own import arrays_digest, full_fingerprint, load_callable
+from edgecompile.data.table import FILE, load_table, read_table
 from edgecompile.errors import DataError, perhaps
 from edgecompile.task import AUTOENCODER, Task
 
-__all__ = ["DataSource", "check_labels", "fingerprint", "image_size", "load", "resolve"]
+__all__ = ["DataSource", "Expected", "check_labels", "expected", "fingerprint", "load", "resolve"]
 
 BUILTIN = "builtin"
 NPZ = "npz"
 IMAGES = "images"
+TABLE = "table"
 CALLABLE = "callable"
+READ_BY_MODEL = (NPZ, TABLE)  # kinds of source whose labels are told from their values, and from the model
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """What --data names. `kind` is "builtin", "npz", "images" or "callable"; `resolve` makes checked ones."""
+    """What --data names. `kind` is "builtin", "npz", "images", "table" or "callable"; `resolve` makes checked ones."""
 
     spec: str
 
@@ -51,6 +57,8 @@ class DataSource:
             return BUILTIN
         if self.spec.endswith(".npz"):
             return NPZ
+        if self.spec.lower().endswith(".csv"):
+            return TABLE
         if _CALLABLE.fullmatch(self.spec):
             return CALLABLE
         return IMAGES
@@ -62,18 +70,20 @@ def resolve(spec: str) -> DataSource:
     path = Path(spec)
     with _reading(spec):
         is_file, is_folder = path.is_file(), path.is_dir()
-    if source.kind == NPZ and is_folder:
-        raise DataError(f"--data: {spec} is a folder, expected a file", hint="a folder of images isn't named .npz")
-    if source.kind == NPZ and not is_file:
+    of_file = source.kind in (NPZ, TABLE)
+    if of_file and is_folder:
+        hint = f"a folder of images isn't named {path.suffix}"
+        raise DataError(f"--data: {spec} is a folder, expected a file", hint=hint)
+    if of_file and not is_file:
         raise DataError(f"--data: there is no file {spec}", hint="check the path; it is relative to the current folder")
     if source.kind == IMAGES and not is_folder:
         if path.exists():
             raise DataError(
-                f"--data: {spec} is neither an .npz file nor a folder of images",
+                f"--data: {spec} is neither an .npz or .csv file nor a folder of images",
                 hint="save the arrays with numpy.savez_compressed(..., x_train=, y_train=, x_test=, y_test=)",
             )
         raise DataError(
-            f"--data: {spec!r} is no .npz file, no folder of images, no module:function and no built-in model",
+            f"--data: {spec!r} is no .npz or .csv file, no folder of images, no module:function and no built-in model",
             hint=perhaps(spec, catalog.ids()),
         )
     return source
@@ -91,25 +101,35 @@ def fingerprint(source: DataSource) -> str | None:
             return sha256_file(Path(source.spec))
         if source.kind == IMAGES:
             root = Path(source.spec)
-            digest = hashlib.sha256()
-            for files in scan_images(root).values():
-                for file, _ in files:
-                    digest.update(f"{file.relative_to(root).as_posix()}\0{sha256_file(file)}\n".encode())
-            return digest.hexdigest()
+            found = [file for files in scan_images(root).values() for file, _ in files]
+            return _digest({file.relative_to(root).as_posix(): file for file in found})
+        if source.kind == TABLE:
+            table = read_table(Path(source.spec))
+            return _digest({"": table.path, **dict(zip(table.columns[FILE], table.files, strict=True))})
     return None
 
 
-def image_size(source: DataSource, signature: Signature) -> tuple[int, int] | None:
-    """(height, width) of the model's first input, to which a folder's images are resized; None for other data."""
-    shape = signature.inputs[0].shape
-    return (shape[1], shape[2]) if source.kind == IMAGES and len(shape) == 4 else None
+def _digest(files: Mapping[str, Path]) -> str:
+    digest = hashlib.sha256()
+    for name, file in files.items():
+        digest.update(f"{name}\0{sha256_file(file)}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
-def load(source: DataSource, *, image_size: tuple[int, int] | None = None) -> Task:
+def expected(
+    signature: Signature, compiled: Mapping[str, Any] | None = None, kinds: Mapping[str, str] | None = None
+) -> Expected:
+    """What a model has to do with how data is read. compiled: by output, what `loaders.compiled` tells of its file.
+    kinds: of labels, by output, where they were decided before."""
+    return of_model(signature, compiled or {}, kinds or {})
+
+
+def load(source: DataSource, expected: Expected | None = None) -> Task:
     """The task of a source, read and checked.
 
-    image_size: (height, width) that a folder's images are resized to (bilinear); None leaves them as they are, and
-    they must be of one size.
+    expected: what the model takes and gives. Images of a folder are brought to it (size, channels); it decides what
+    labels are where their values leave a doubt; its own loss is the task's, unless that has one. None where it isn't
+    known: images stay as they are, and must be of one size.
     DataError for everything that is missing, unreadable, damaged, empty, contradictory, NaN or infinite. Callables
     of a function's task raise DataError, too, whatever they raised before.
     """
@@ -117,12 +137,17 @@ def load(source: DataSource, *, image_size: tuple[int, int] | None = None) -> Ta
         if source.kind == BUILTIN:
             task: Task = catalog.get(source.spec).task(catalog.data_root())
         elif source.kind == NPZ:
-            task = load_npz(Path(source.spec))
+            task = load_npz(Path(source.spec), expected)
         elif source.kind == IMAGES:
-            task = load_images(Path(source.spec), image_size)
+            task = load_images(Path(source.spec), expected.image if expected else None)
+        elif source.kind == TABLE:
+            task = load_table(Path(source.spec), expected)
         else:
             task, code = load_callable(source.spec)
     _check(task)
+    if expected is not None and task.loss is None:
+        losses, loss_weights = compiled_losses(task, expected)
+        task = dataclasses.replace(task, losses=losses, loss_weights=loss_weights)
     if source.kind == CALLABLE:
         return dataclasses.replace(task, fingerprint=full_fingerprint(task, code))
     if not task.fingerprint:

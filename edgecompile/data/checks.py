@@ -6,7 +6,7 @@ import numpy as np
 
 from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.errors import DataError, perhaps
-from edgecompile.task import AUTOENCODER, CLASSIFICATION, REGRESSION, Array, Arrays, Task
+from edgecompile.task import AUTOENCODER, CLASSIFICATION, MULTI_LABEL, REGRESSION, Array, Arrays, Task, of_output
 
 
 def check_labels(task: Task, signature: Signature) -> None:
@@ -19,7 +19,10 @@ def check_labels(task: Task, signature: Signature) -> None:
                 _check_range(_key(split_name, name), label, 2, "a clip is normal (0) or an anomaly (1)")
             continue
         for name, label in split.y.items():
-            _check_label(_key(split_name, name), label, _output_for(name, split.y, signature), task.kind)
+            output = _output_for(name, split.y, signature)
+            _check_label(_key(split_name, name), label, output, task.kind_of(name))
+            if (weights := of_output(task.class_weights, name, None)) is not None:
+                _check_class_weights(weights, output)
 
 
 def _key(split: str, output: str) -> str:
@@ -48,6 +51,14 @@ def _check_label(key: str, label: Array, output: TensorInfo, kind: str) -> None:
                 hint="reshape the targets to the output's shape",
             )
         return
+    if kind == MULTI_LABEL:
+        if not _fits(label.shape[1:], inner):
+            raise DataError(
+                f"{key} has rows of {list(label.shape[1:])} labels, output {output.name!r} gives {list(inner)} scores",
+                hint="give a row of 0 and 1 for each row of scores",
+            )
+        _check_range(key, label, 2, "a label is there (1) or not (0)")
+        return
     if kind != CLASSIFICATION:
         return
     binary = not inner or inner[-1] == 1
@@ -63,6 +74,12 @@ def _check_label(key: str, label: Array, output: TensorInfo, kind: str) -> None:
         _check_range(key, label, 2, f"output {output.name!r} is one score for two classes")
     elif inner[-1] > 0:
         _check_range(key, label, inner[-1], f"output {output.name!r} has {inner[-1]} classes")
+
+
+def _check_class_weights(weights: Array, output: TensorInfo) -> None:
+    classes = 2 if len(output.shape) < 2 or output.shape[-1] == 1 else output.shape[-1]
+    if classes > 0 and len(weights) != classes:
+        raise DataError(f"class_weight has {len(weights)} numbers, output {output.name!r} has {classes} classes")
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:

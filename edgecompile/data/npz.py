@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from edgecompile import metrics
 from edgecompile.data.checks import check_arrays, named
+from edgecompile.data.expected import Expected
+from edgecompile.data.labels import labelled_task, read_labels
+from edgecompile.data.weights import WEIGHT_KEYS, read_weights
 from edgecompile.errors import DataError, perhaps
 from edgecompile.npz_file import opened
-from edgecompile.task import CLASSIFICATION, REGRESSION, UNLABELED, Array, Arrays, Split, Task
+from edgecompile.task import UNLABELED, Array, Arrays, Split, Task
 
-NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val", "x")
+NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val", "x", *WEIGHT_KEYS)
 
 
 def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
@@ -38,12 +40,14 @@ def _read_npz(path: Path) -> dict[str, dict[str, Array]]:
     for base, arrays in found.items():
         if "" in arrays and len(arrays) > 1:
             raise DataError(f"{path} has both {base} and {base}/<name>", hint=f"name every array: {base}/<name>")
-        check_arrays(base, arrays)
+        if base not in WEIGHT_KEYS:
+            check_arrays(base, arrays)
     return found
 
 
-def load_npz(path: Path) -> Task:
-    """Labels that are integers or one-hot rows make a classification, floats a regression, none an unlabelled task."""
+def load_npz(path: Path, expected: Expected | None = None) -> Task:
+    """Labels are what `data.labels` says; without any it is an unlabelled task. expected: what the model gives, None
+    where it isn't known."""
     found = _read_npz(path)
     if not found:
         raise DataError(f"{path} holds no arrays; expected {', '.join(NPZ_KEYS[:4])}, or x alone")
@@ -71,15 +75,18 @@ def load_npz(path: Path) -> Task:
         if "x_train" in found and other in found:
             _check_same(path, found["x_train"], found[other], "x_train", other)
     if "y_test" not in found:
+        read_weights(path, found, {})
         return _unlabeled(path.stem, found.get("x_train", found.get("x_test", {})), found.get("x_test"))
     labels: dict[str, Arrays] = {key: found[key] for key in ("y_train", "y_val", "y_test") if key in found}
     for key in labels:
         _check_same(path, labels[key], labels["y_test"], key, "y_test", shapes=False)
-    kind, labels = _kind_of_labels(path, labels)
-    train = Split(found["x_train"], labels.get("y_train")) if "x_train" in found else None
-    test = Split(found["x_test"], labels["y_test"])
-    held = Split(found["x_val"], labels["y_val"]) if "x_val" in found else None
-    return Task(path.stem, kind, train, test, metrics.for_kind(kind), fingerprint="", validation=held)
+    kinds, read = read_labels(labels, expected)
+    train = Split(found["x_train"], read.get("y_train")) if "x_train" in found else None
+    test = Split(found["x_test"], read["y_test"])
+    held = Split(found["x_val"], read["y_val"]) if "x_val" in found else None
+    loss_weights, class_weights = read_weights(path, found, kinds)
+    task = labelled_task(path.stem, kinds, train, test, held)
+    return dataclasses.replace(task, loss_weights=loss_weights, class_weights=class_weights)
 
 
 def _unlabeled(name: str, x: Arrays, test: Arrays | None) -> Task:
@@ -97,34 +104,3 @@ def _check_same(path: Path, train: Arrays, test: Arrays, a: str, b: str, shapes:
                 f"those of {b} {list(test[name].shape[1:])}",
                 hint="give both the model's input shape",
             )
-
-
-def _kind_of_labels(path: Path, labels: Mapping[str, Arrays]) -> tuple[str, dict[str, Arrays]]:
-    """(kind, labels as the metrics take them): integers are class numbers, one-hot rows become them, else targets."""
-    every = [array for arrays in labels.values() for array in arrays.values()]
-    if all(_is_one_hot(array) for array in every):
-        return CLASSIFICATION, {
-            key: {name: array.argmax(axis=1) for name, array in arrays.items()} for key, arrays in labels.items()
-        }
-    kinds = {CLASSIFICATION if array.dtype.kind in "bui" else REGRESSION for array in every}
-    if len(kinds) > 1:
-        raise DataError(
-            f"{path}: some labels are integers (classes) and some are floats (targets)",
-            hint="make them alike, or return a Task with a metric of your own from module:function",
-        )
-    if kinds == {REGRESSION}:
-        return REGRESSION, dict(labels)
-    return CLASSIFICATION, {
-        key: {name: _class_numbers(array) for name, array in arrays.items()} for key, arrays in labels.items()
-    }
-
-
-def _is_one_hot(array: Array) -> bool:
-    if array.ndim != 2 or array.shape[1] < 2 or not len(array):
-        return False
-    return bool(np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all())
-
-
-def _class_numbers(array: Array) -> Array:
-    """A column of class numbers, [n, 1], is a vector of them."""
-    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array

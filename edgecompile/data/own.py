@@ -22,10 +22,23 @@ from edgecompile.artifact import sha256_file
 from edgecompile.code import working_folder_on_path
 from edgecompile.errors import DataError, EdgecompileError, perhaps
 from edgecompile.metrics import RowScore
-from edgecompile.task import AUTOENCODER, CLASSIFICATION, REGRESSION, UNLABELED, Array, Arrays, Metric, Split, Task
+from edgecompile.task import (
+    AUTOENCODER,
+    CLASSIFICATION,
+    MIXED,
+    MULTI_LABEL,
+    REGRESSION,
+    UNLABELED,
+    Array,
+    Arrays,
+    Metric,
+    Split,
+    Task,
+)
 
-KINDS = (CLASSIFICATION, REGRESSION, AUTOENCODER, UNLABELED)
-_OURS = (metrics.accuracy, metrics.mse, metrics.autoencoder_auc)
+KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, MIXED, AUTOENCODER, UNLABELED)
+_OF_OUTPUTS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
+_OURS = (metrics.accuracy, metrics.macro_ap, metrics.mse, metrics.autoencoder_auc)
 
 
 def load_callable(spec: str) -> tuple[Task, str]:
@@ -53,7 +66,16 @@ def load_callable(spec: str) -> tuple[Task, str]:
             hint="build one: Task(name, kind, train, test, metric, fingerprint)",
         )
     _check_fields(spec, task)
-    return dataclasses.replace(task, metric=_guarded(task.metric)), _code(module)
+    own = {name: _guarded(metric) for name, metric in _metrics_of_outputs(task).items()}
+    return dataclasses.replace(task, metric=task.metric and _guarded(task.metric), metrics=own), _code(module)
+
+
+def _metrics_of_outputs(task: Task) -> Mapping[str, Metric]:
+    """Those of the task; where it has none, the metric of all of several outputs if that is a mean over them."""
+    labels = task.test.y if task.test is not None and task.test.y is not None else {}
+    if task.metrics or len(labels) < 2 or task.metric not in (metrics.accuracy, metrics.mse):
+        return task.metrics
+    return dict.fromkeys(labels, task.metric)
 
 
 # -- fields
@@ -91,6 +113,15 @@ def _check_fields(spec: str, task: Task) -> None:
     loss = task.loss
     expect("loss", loss is None or isinstance(loss, str) or callable(loss), "a tf-keras loss, by name or as a function")
     expect("augment", task.augment is None or callable(task.augment), "a function f(x, seed) -> x, or None")
+    for name, kind in (("metrics", Metric), ("loss_weights", int | float | np.number), ("class_weights", np.ndarray)):
+        found = getattr(task, name)
+        sound = isinstance(found, Mapping) and all(isinstance(value, kind) for value in found.values())
+        expect(name, sound, f"{{output: {getattr(kind, '__name__', 'number')}}}")
+    sound = isinstance(task.kinds, Mapping) and all(kind in _OF_OUTPUTS for kind in task.kinds.values())
+    expect("kinds", sound, f"{{output: one of {', '.join(_OF_OUTPUTS)}}}")
+    given = {name for split in (task.train, task.test) if split is not None for name in split.y or {}}
+    told = task.kind != MIXED or given <= set(task.kinds)
+    expect("kinds", told, f"the kind of each output, since the task's is {MIXED}")
     limit = task.parity_tolerance
     expect(
         "parity_tolerance",
@@ -118,9 +149,9 @@ def _check_part(spec: str, name: str, arrays: object, hint: str) -> None:
 def guarded(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, whose exceptions come as a DataError that begins with `what`."""
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         try:
-            return function(*arguments)
+            return function(*arguments, **named)
         except EdgecompileError:
             raise
         except Exception as error:  # the user's own code may raise anything; the message says what
@@ -137,9 +168,9 @@ def _last_words(error: Exception) -> str:
     return (text.splitlines()[-1].strip() if text.startswith("in user code") else text)[:500]
 
 
-def _guarded(metric: Metric | None) -> Metric | None:
+def _guarded(metric: Metric) -> Metric:
     """A metric of the user's own that fails, or gives something else than numbers, with a DataError."""
-    if metric is None or metric in _OURS:
+    if metric in _OURS:
         return metric
     what = f"metric {metric.name!r}"
     score: Callable[[Arrays, Arrays, Arrays], float]
@@ -183,7 +214,10 @@ def full_fingerprint(task: Task, code: str) -> str:
     digest = hashlib.sha256((task.fingerprint or arrays_digest(task)).encode())
     metric = (task.metric.name, task.metric.higher_is_better) if task.metric else None
     loss = task.loss if isinstance(task.loss, str) else getattr(task.loss, "__qualname__", type(task.loss).__qualname__)
-    digest.update(repr((task.name, task.kind, metric, loss, task.parity_tolerance, code)).encode())
+    outputs = [sorted(task.kinds.items()), sorted(task.metrics), sorted(task.loss_weights.items())]
+    weights = sorted((name, array.tolist()) for name, array in task.class_weights.items())
+    facts = (task.name, task.kind, metric, loss, task.parity_tolerance, outputs, weights, code)
+    digest.update(repr(facts).encode())
     return digest.hexdigest()
 
 

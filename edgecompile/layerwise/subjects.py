@@ -193,7 +193,7 @@ def samples(
 ) -> dict[str, Array]:
     """Samples of the training split, spread over all of it, by the signature's names and in the data's own dtype."""
     del report
-    task: Task = data.load(source, image_size=data.image_size(source, signature))
+    task: Task = data.load(source, data.expected(signature))
     split = task.train or task.test
     if split is None:
         raise DataError(f"task {task.name!r} has no samples at all")

@@ -50,10 +50,16 @@ def scope(objects: Mapping[str, Any]) -> Iterator[None]:
 
 
 def read_config(path: Path) -> Any:
-    """The model's configuration as plain data, nothing deserialized; ModelError where the file has weights only."""
+    """The model's configuration as plain data, nothing deserialized; ModelError where the file has weights only.
+
+    Without what it was compiled with: it is loaded without that (loaders.compiled reads it as plain data).
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            return parse_json(archive.read("config.json"), str(path))
+            config = parse_json(archive.read("config.json"), str(path))
+        if isinstance(config, dict):
+            config.pop("compile_config", None)
+        return config
     import h5py
 
     with h5py.File(path, "r") as file:

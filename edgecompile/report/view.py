@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgecompile.backends.base import without_threads
+from edgecompile.manifest import metric_of, of_outputs
 from edgecompile.report import formats, layer_errors, roofline, techniques
 from edgecompile.units import format_count, format_mebibytes, format_ms, format_size
 
@@ -94,6 +95,10 @@ def comparison(manifest: Mapping[str, Any]) -> list[Row]:
     latency = _latency_reason(manifest)
     specs: list[tuple[str, str, Callable[[float], str], tuple[str, str], str]] = [
         (metric, title, formats.metric, ("lower", "higher"), _gate_text(manifest, "accuracy", "not measured")),
+        *(
+            (name, _of_output(name), formats.metric, ("lower", "higher"), "not measured")
+            for name in of_outputs(manifest)
+        ),
         ("file_size", "File size", format_size, larger, "not measured"),
         *(
             (f"file_size_{form}", f"File size, {form}", format_size, larger, "not measured")
@@ -139,8 +144,8 @@ def _row(
     change = detail = ""
     if before and after:
         change, detail = formats.ratio(before.raw, after.raw, *words), ""
-        if name == _metric(manifest):
-            change, detail = _metric_change(manifest, before.raw, after.raw)
+        if name == _metric(manifest) or name in of_outputs(manifest):
+            change, detail = _metric_change(manifest, name, before.raw, after.raw)
     origins = {of: provenance(figure) for of, figure in figures.items()}
     if len(set(origins.values())) > 1:
         origin = tuple(f"{_ROLE[of]}: {origins[of]}" for of in _ROLE if of in origins)
@@ -164,9 +169,18 @@ def provenance(figure: Mapping[str, Any]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _metric_change(manifest: Mapping[str, Any], before: float, after: float) -> tuple[str, str]:
+def _of_output(name: str) -> str:
+    metric, _, output = name.partition("/")
+    return f"{metric[:1].upper()}{metric[1:]} of {output}"
+
+
+def _metric_change(manifest: Mapping[str, Any], name: str, before: float, after: float) -> tuple[str, str]:
     """The change of the metric, and its 95% interval from the same samples run through both models."""
     tests = [record["metrics"] for record in manifest["history"] if record["stage"] == "test"]
+    if name != _metric(manifest):
+        tests = [
+            found for test in tests for key, found in test["outputs"].items() if metric_of(found["metric"], key) == name
+        ]
     points = bool(tests) and "points" in tests[-1]["drop_unit"]
     factor, digits, unit = (100, 2, " points") if points else (1, 4, "")
     change = formats.signed(factor * (after - before), digits) + unit

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgecompile import compare, data, detections, golden
+from edgecompile import compare, data, detections, golden, per_output
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature, TensorInfo
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
@@ -182,21 +182,9 @@ class Test:
             check_finite(outputs, "the converted model's outputs on the test set")
         with np.load(self.baseline_outputs) as saved:
             before = {name: saved[name] for name in saved.files}
-        low, high = compare.paired_interval(metric, labels, before, outputs, x, seed=ctx.seed)
-        score_before = metric.score(labels, before, x)
-        score = metric.score(labels, outputs, x)
-        drop = compare.metric_drop(metric, score_before, score)
-        points = compare.drops_in_points(metric, score_before, score)
-        metrics = {
-            "metric": metric.name,
-            "before": score_before,
-            "value": score,
-            "drop": drop if math.isfinite(drop) else None,  # worse than a baseline of 0: JSON has no infinity
-            "drop_unit": " points" if points else "%",
-            "interval": [low, high],
-            "samples": len(next(iter(labels.values()))),
-        }
-        return Outcome(TFLITE, {}, artifact.signature, metrics)
+        metrics = per_output.compared(metric, labels, before, outputs, x, ctx.seed)
+        of_each = per_output.compared_each(task, labels, before, outputs, x, ctx.seed)
+        return Outcome(TFLITE, {}, artifact.signature, {**metrics, "outputs": of_each})
 
 
 def on_test_set(
@@ -220,7 +208,7 @@ def test_set(task: Task, signature: Signature) -> tuple[Metric, Arrays, Arrays]:
 def test_inputs(source: DataSource, signature: Signature, *, report: Callable[[Progress], None]) -> Arrays:
     """The test set's inputs. In the worker: it may run a user's function."""
     del report
-    task = data.load(source, image_size=data.image_size(source, signature))
+    task = data.load(source, data.expected(signature))
     return test_set(task, signature)[2]
 
 
@@ -285,7 +273,18 @@ def _validated(task: Task, signature: Signature, predict: Any, ctx: Context) -> 
     if held.y is None:
         return {}, {}
     score = task.metric.score(held.y, outputs, x)
-    known = {"validation": score, "validation_metric": task.metric.name, "validation_samples": len(held)}
+    if math.isnan(score):
+        raise DataError(
+            f"{task.metric.name} has no value on the {len(held)} validation samples: no label is there in any",
+            hint="give more training samples, or x_val and y_val",
+        )
+    known: dict[str, Any] = {
+        "validation": score,
+        "validation_metric": task.metric.name,
+        "validation_samples": len(held),
+    }
+    if each := per_output.scores(task, held.y, outputs, x):
+        known["validation_outputs"] = each
     return known, outputs
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from edgecompile import bridge, catalog, loaders
 from edgecompile.artifact import KERAS, KERAS3, TFLITE, Artifact, Signature
 from edgecompile.loaders.base import LoadOptions, SourceModel, save_keras
+from edgecompile.loaders.compiled import compiled
 from edgecompile.stages.base import NOTHING, TRAINING, Context, Outcome
 from edgecompile.stages.trainable import train, training_metrics
 from edgecompile.task import align
@@ -43,7 +44,9 @@ class Load:
             notes += _copy_tflite(read(path), source.signature, copy)
         else:
             _copy(path, copy)
-        return Outcome(source.kind, {"model": copy}, source.signature, notes=notes, meta={"layers": layers(source)})
+        known, unused = compiled(source)
+        meta = {"layers": layers(source), "outputs": known}
+        return Outcome(source.kind, {"model": copy}, source.signature, notes=notes + unused, meta=meta)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgecompile import compare, metrics
+from edgecompile import compare, metrics, per_output
 from edgecompile.artifact import TFLITE, Artifact
 from edgecompile.backends.litert import LiteRtRunner
 from edgecompile.errors import CompressionGateError, DataError
@@ -257,6 +257,8 @@ class _Judge:
         self._before = self._outputs(artifact.model)
         check_finite(self._before, "the float model's outputs on validation samples")
         self.baseline = metric.score(self._y, self._before, self._x)
+        self._task = task
+        self._own = per_output.scores(task, self._y, self._before, self._x)
 
     def __call__(self, path: Path) -> tuple[float, float, float]:
         """(metric, drop, standard error of the drop); the drop of what isn't a number is infinite."""
@@ -264,7 +266,12 @@ class _Judge:
         value = self.metric.score(self._y, after, self._x)
         if not math.isfinite(value):
             return value, math.inf, 0.0
-        return value, compare.metric_drop(self.metric, self.baseline, value), self._error(after)
+        drop = compare.metric_drop(self.metric, self.baseline, value)
+        return value, max(drop, self._worst_output(after)), self._error(after)
+
+    def _worst_output(self, after: Arrays) -> float:
+        own = per_output.scores(self._task, self._y, after, self._x)
+        return per_output.worst_drop(self._task.metrics, self._own, own)
 
     def _error(self, after: Arrays) -> float:
         each = self.metric.per_sample

@@ -52,8 +52,9 @@ class Distillation:
 class Teaching:
     """Teacher and student side by side: what the student gives for a batch, and its distance to the teacher."""
 
-    def __init__(self, config: Distillation, teacher: Any, student: Any, kind: str) -> None:
-        """Errors: ModelError where the outputs differ in number or form, RecipeError for layers not in both."""
+    def __init__(self, config: Distillation, teacher: Any, student: Any, kinds: Sequence[str]) -> None:
+        """kinds: of the outputs' labels. Errors: ModelError where the outputs differ in number or form, RecipeError for
+        layers not in both."""
         import tf_keras
 
         given, wanted = [tuple(t.shape) for t in student.outputs], [tuple(t.shape) for t in teacher.outputs]
@@ -63,7 +64,7 @@ class Teaching:
                 hint="distillation needs a teacher of the same task, with the same outputs",
             )
         self._config = config
-        self._kind = kind
+        self._kinds = kinds
         pairs = _pairs(config, teacher, student) if config.features else []
         self._count = len(student.outputs)
         teacher.trainable = False
@@ -81,7 +82,7 @@ class Teaching:
 
         scores, activations = self.outputs(given)
         wanted, wanted_activations = self.outputs(self._teacher(x, training=False))
-        parts = [self._output_loss(w, s) for w, s in zip(wanted, scores, strict=True)]
+        parts = [self._output_loss(*each) for each in zip(wanted, scores, self._kinds, strict=True)]
         weight = self._config.weight
         loss = (1 - weight) * labels_loss + weight * tf.add_n(parts) / len(parts)
         if activations:
@@ -89,10 +90,10 @@ class Teaching:
             loss += self._config.features * tf.add_n(distances) / len(distances)
         return loss
 
-    def _output_loss(self, wanted: Any, given: Any) -> Any:
+    def _output_loss(self, wanted: Any, given: Any, kind: str) -> Any:
         import tensorflow as tf
 
-        if self._kind != CLASSIFICATION or given.shape[-1] == 1:
+        if kind != CLASSIFICATION or given.shape[-1] == 1:
             return tf.reduce_mean(tf.square(wanted - given))
         t = self._config.temperature
         soft = tf.nn.softmax(_logits(wanted) / t)

@@ -22,12 +22,12 @@ import numpy as np
 from edgecompile.artifact import TensorInfo
 from edgecompile.cache import write_file
 from edgecompile.errors import BudgetError, DataError, NonFiniteError
-from edgecompile.losses import output_loss
+from edgecompile.losses import loss_weights, output_loss
 from edgecompile.sealed import seal, unseal_or_none
 from edgecompile.stages.base import Context, Progress
-from edgecompile.task import Task
+from edgecompile.task import Task, of_output
 from edgecompile.training.batches import Batches
-from edgecompile.training.distillation import Teaching
+from edgecompile.training.distillation import Distillation, Teaching
 from edgecompile.training.logs import summarize
 from edgecompile.training.precision import bfloat16
 from edgecompile.training.randomness import dropout_at, one_mask_a_batch, random_generators
@@ -78,7 +78,7 @@ class Trainer:
         self._batches = dataclasses.replace(self._batches, passes=self.schedule.passes(self._batches.steps))
         self._losses = self._loss_functions()
         self._norms = _batchnorms(self.model)
-        self._teaching = Teaching(config, self.teacher, self.model, self.task.kind) if config else None
+        self._teaching = self._teacher_beside(config) if config else None
         precision = bfloat16(self._norms) if self.schedule.precision == BFLOAT16 else nullcontext()
         with precision, one_mask_a_batch(self.model), dropout_at(self.schedule.dropout, self.model):
             self._random = random_generators(self.model)
@@ -118,6 +118,10 @@ class Trainer:
                 if writer is not None:
                     summarize(writer, epoch, losses[-1], time.monotonic() - began, self._optimizer)
         return Result(epochs, losses, seconds)
+
+    def _teacher_beside(self, config: Distillation) -> Teaching:
+        kinds = [self.task.kind_of(spec.name) for spec in self.outputs]
+        return Teaching(config, self.teacher, self.model, kinds)
 
     # -- one epoch
 
@@ -273,10 +277,18 @@ class Trainer:
                 f"and {len(scores)} outputs",
                 hint="return a Task of another kind, with labels for each output",
             )
+        told = {spec.name: loss.name for spec in self.outputs if (loss := of_output(self.task.losses, spec.name, None))}
+        if told and self.task.loss is None:
+            self.ctx.say(f"loss, as the model was compiled: {', '.join(f'{k} {v}' for k, v in told.items())}")
+        weights = loss_weights(self.task, [spec.name for spec in self.outputs])
         return [
-            output_loss(self.task, spec.name, label, np.asarray(score))
-            for spec, label, score in zip(self.outputs, labels, scores, strict=True)
+            _times(weight, output_loss(self.task, spec.name, label, np.asarray(score)))
+            for spec, label, score, weight in zip(self.outputs, labels, scores, weights, strict=True)
         ]
+
+
+def _times(weight: float, loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return loss if weight == 1 else lambda labels, outputs: loss(labels, outputs) * weight
 
 
 def _batchnorms(model: Any) -> list[Any]:

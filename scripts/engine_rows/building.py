@@ -117,7 +117,7 @@ def accuracies(out: Path, manifest: Mapping[str, Any], candidates: list[Mapping[
     if not facts or not facts["metric"]:
         return {}
     source, signature = datasets.resolve(facts["source"]), read(out / "model.tflite").signature
-    task = datasets.load(source, image_size=datasets.image_size(source, signature))
+    task = datasets.load(source, datasets.expected(signature))
     if task.test is None or task.test.y is None:
         return {}
     found = {}
