@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecompile import bundle, compare, data, detections, golden
+from edgecompile import bundle, compare, data, golden, parity
 from edgecompile.artifact import Signature
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import XNNPACK, LiteRtRunner, named_kernels, reference_kernels
 from edgecompile.backends.variants import variants
+from edgecompile.compare import Allowance
 from edgecompile.data import DataSource
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import BundleError, DataError, EdgecompileError, MissingDependencyError, VerifyError
@@ -61,14 +62,14 @@ class Verification:
 class Promise:
     """What the manifest says that can be recomputed.
 
-    model: the .tflite, which the reference outputs are of. tolerances: of the winner's parity, by output, in its real
-    unit. worst: the far end of the metric's 95% interval, which another machine's engine may reach. data: the task's
-    facts, None for a bundle made without data.
+    model: the .tflite, which the reference outputs are of. allowed: how far the winner may be from them, by output.
+    worst: the far end of the metric's 95% interval, which another machine's engine may reach. data: the task's facts,
+    None for a bundle made without data.
     """
 
     winner: Candidate
     model: Path
-    tolerances: Mapping[str, float]
+    allowed: Mapping[str, Allowance]
     signature: Signature
     data: Mapping[str, Any] | None
     metric: float | None
@@ -91,9 +92,9 @@ def verify(path: Path, worker: Worker, *, data_spec: str | None = None, report: 
         why = "not checked: the model can't be read"
         rest = [check(name, None, why) for name in ("golden outputs", "parity", "accuracy")]
         return Verification(path, (files, model, *rest), ())
-    reference, parity = _outputs(path, promise, worker, report)
+    reference, engine = _outputs(path, promise, worker, report)
     accuracy, figures = _accuracy(promise, source, worker, report)
-    return Verification(path, (files, model, reference, parity, accuracy), figures)
+    return Verification(path, (files, model, reference, engine, accuracy), figures)
 
 
 def check(name: str, passed: bool | None, text: str) -> Check:
@@ -114,7 +115,10 @@ def read_promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
                 winner["id"], winner["backend"], path / winner["file"], winner["threads"], winner["config"]
             ),
             model=path / "model.tflite",
-            tolerances={name: float(verdict["tolerance"]) for name, verdict in winner["parity"].items()},
+            allowed={
+                name: Allowance(float(verdict["tolerance"]), int(verdict["allowed_beyond"]))
+                for name, verdict in winner["parity"].items()
+            },
             signature=Signature.from_json(manifest["models"]["model"]["signature"]),
             data=facts and {key: facts[key] for key in ("source", "metric", "fingerprint", "higher_is_better")},
             metric=find(manifest, facts["metric"], "model") if facts and facts["metric"] else None,
@@ -179,17 +183,15 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
     several = variants([promise.winner], None)
     try:
         for engine in (*several.candidates, promise.winner):
-            given, known, scales = worker.call(
-                "the engine", engine_outputs, engine, promise.model, inputs, report=report
-            )
-            parity = _judge_parity(given, known, scales, stored, dataclasses.replace(promise, winner=engine))
-            if parity.passed is False:
-                return reference, parity
+            given, known = worker.call("the engine", engine_outputs, engine, promise.model, inputs, report=report)
+            judged = _judge_parity(given, known, stored, dataclasses.replace(promise, winner=engine))
+            if judged.passed is False:
+                return reference, judged
     except EdgecompileError as problem:
         return reference, check("parity", False, problem.message)
     if told := several.told().get(promise.winner.id):
-        parity = dataclasses.replace(parity, text=f"{parity.text}; variants: {told}")
-    return reference, parity
+        judged = dataclasses.replace(judged, text=f"{judged.text}; variants: {told}")
+    return reference, judged
 
 
 def _golden(path: Path, signature: Signature) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -225,10 +227,8 @@ def _judge_reference(
     """
     worst = {name: compare.parity(fresh[name], array, array, None) for name, array in stored.items()}
     if not promise.same_machine and not all(p.passed for p in worst.values()):
-        _, known, scales = worker.call(
-            "XNNPACK", engine_outputs, _litert(promise.model), promise.model, inputs, report=report
-        )
-        judged = detections.verdicts(fresh, stored, known, scales, lists=detections.lists_of(read(promise.model)))
+        _, known = worker.call("XNNPACK", engine_outputs, _litert(promise.model), promise.model, inputs, report=report)
+        judged = parity.verdicts(fresh, stored, known, parity.outputs_of(read(promise.model)))
         worst |= {name: judged[name] for name, array in stored.items() if array.dtype.kind == "f"}
     failed = {name: p for name, p in worst.items() if not p.passed}
     where = "this machine" if promise.same_machine else "another machine than the one that built it"
@@ -248,7 +248,6 @@ def _judge_reference(
 def _judge_parity(
     given: Mapping[str, Array],
     known: Mapping[str, Array],
-    scales: Mapping[str, float | None],
     stored: Mapping[str, Array],
     promise: Promise,
 ) -> Check:
@@ -258,17 +257,15 @@ def _judge_parity(
     machine's XNNPACK has other kernels, so there the present distance counts where it is the larger. Lists of
     detections have to have the same objects besides, but for what XNNPACK misses now, and a quarter at most.
     """
-    failed, most = [], 0.0
-    lists = None if promise.winner.config.get("exact") else detections.lists_of(read(promise.model))
-    for name, verdict in detections.verdicts(given, stored, known, scales, lists=lists).items():
-        allowed = promise.tolerances.get(name, 0.0)
-        if not promise.same_machine:
-            allowed = max(allowed, verdict.tolerance)
-        most = max(most, verdict.relative)
-        if verdict.max_abs > allowed or (lists and name in lists.names and not verdict.passed):
-            failed.append(f"{name!r} differs by {verdict.max_abs:.3g}, allowed {allowed:.3g}")
-    if failed:
-        return check("parity", False, f"{promise.winner.id}: {'; '.join(failed)}")
+    of = parity.outputs_of(read(promise.model))
+    found = parity.verdicts(given, stored, known, of, exact=bool(promise.winner.config.get("exact")))
+    allowed = dict(promise.allowed)
+    if not promise.same_machine:
+        here = {name: compare.allowance(array, known[name], of.scales[name]) for name, array in stored.items()}
+        allowed = {name: allowed.get(name, Allowance(0.0)).wider(limit) for name, limit in here.items()}
+    if failed := parity.failures(given, stored, found, of, allowed):
+        return check("parity", False, f"{promise.winner.id}: {'; '.join(failed.values())}")
+    most = max(verdict.relative for verdict in found.values())
     return check("parity", True, f"{promise.winner.id} is within {most:.1e} of the range of the reference outputs")
 
 
@@ -356,12 +353,10 @@ def kernels_of(model: Path, *, report: Report) -> str:
 
 def engine_outputs(
     candidate: Candidate, model: Path, inputs: Mapping[str, Array], *, report: Report
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, float | None]]:
-    """(the candidate's outputs, XNNPACK's of `model`, the .tflite, scales of quantized outputs), by output."""
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """(the candidate's outputs, XNNPACK's of `model`, the .tflite), by output."""
     del report
-    given = BACKENDS[candidate.backend].open(candidate).run(inputs)
-    xnnpack = LiteRtRunner(model, XNNPACK)
-    return given, xnnpack.run(inputs), {name: xnnpack.scale(name) for name in given}
+    return BACKENDS[candidate.backend].open(candidate).run(inputs), LiteRtRunner(model, XNNPACK).run(inputs)
 
 
 def score(source: DataSource, promise: Promise, *, report: Report) -> dict[str, Any]:
