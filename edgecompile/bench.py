@@ -77,6 +77,7 @@ class Group:
             "figures": figures,
             "environment": dict(found.environment),
             "throttled": list(found.throttled),
+            "busy": found.busy,
             "windows": list(found.windows),
             "ranking": _ranking(found.windows) if found.windows else None,
             "skipped": dict(found.skipped),

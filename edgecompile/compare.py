@@ -31,6 +31,9 @@ FLOAT_CEILING = 1e-3
 ERROR_CEILING = 0.2
 # Half precision rounds each value to 11 bits: some thousandths after many layers, and a softmax makes more of it.
 HALF_CEILING = 0.05
+# Key points, boxes and whatever else an argmax picks jump where two scores are close: three times such a jump is more
+# than the whole range. From a quarter of it on, jumps are counted: XNNPACK's number of them is what an engine may have.
+JUMP = 0.25
 # Class numbers and the like: a wrong kernel gets a tenth of ten classes right, close ones may change places.
 AGREEMENT_FLOOR = 0.75
 
@@ -120,12 +123,25 @@ def _bootstrap(metric: Metric, labels: Arrays, a: Arrays, b: Arrays, inputs: Arr
 
 
 @dataclass(frozen=True)
+class Allowance:
+    """How far an engine's output may be from the reference kernels': all values but `beyond` of them at most
+    `tolerance`, in the output's real unit. Of class numbers and the like, so many may be others, by whatever."""
+
+    tolerance: float
+    beyond: int = 0
+
+    def wider(self, other: Allowance) -> Allowance:
+        return Allowance(max(self.tolerance, other.tolerance), max(self.beyond, other.beyond))
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far an engine's output is from the reference kernels', and the verdict.
 
     max_abs, range and tolerance are in the output's real unit (quantized values times their scale);
     relative = max_abs / range. lsb_histogram (quantized outputs only): {LSB apart: how many values}.
-    size: how many values were compared. exact: every value is equal.
+    size: how many values were compared. beyond: how many of them are farther off than the tolerance; allowed_beyond:
+    how many may be. exact: every value is equal.
     """
 
     max_abs: float
@@ -134,6 +150,8 @@ class Parity:
     cosine: float
     lsb_histogram: dict[int, int] | None
     tolerance: float
+    beyond: int
+    allowed_beyond: int
     passed: bool
     exact: bool
     size: int
@@ -147,43 +165,88 @@ def parity(
     zero_point: int | None = None,
     *,
     floats: bool = False,
+    step: float = 0.0,
 ) -> Parity:
-    """Judges `candidate` against `reference`; `xnnpack` are XNNPACK's values for the same inputs. All of one shape.
+    """Judges `candidate` against `reference` by what `xnnpack`, XNNPACK's values for the same inputs, allows
+    (`allowance`). All of one shape.
 
-    Float outputs may differ by max(1e-5, 3 x XNNPACK's own difference) of the output's range, which includes zero.
-    Integer outputs (`scale` their quantization's, None for plain integers) may be no farther from the reference than
-    XNNPACK is. Whatever XNNPACK does, `passed` needs outputs that are close to the reference as a whole, and where all
-    of the model's arithmetic is float (`floats`), at most 1e-3 of the range off.
+    scale, zero_point: of the output's quantization, None for floats and plain integers. floats, step: as `allowance`
+    has them.
     DataError for different shapes or types and for nothing to compare; NonFiniteError for NaN or infinity.
     """
-    for name, array in (("candidate", candidate), ("XNNPACK", xnnpack)):
-        if array.shape != reference.shape or array.dtype.kind != reference.dtype.kind:
-            raise DataError(
-                f"the {name}'s output is {array.dtype} {list(array.shape)}, expected {reference.dtype} "
-                f"{list(reference.shape)} as the reference's"
-            )
+    _check_alike(xnnpack, reference, "XNNPACK")
+    return judged(
+        candidate, reference, allowance(reference, xnnpack, scale, floats=floats, step=step), scale, zero_point
+    )
+
+
+def allowance(
+    reference: Array, xnnpack: Array, scale: float | None, *, floats: bool = False, step: float = 0.0
+) -> Allowance:
+    """What an engine may differ by, told by how far XNNPACK is from the reference kernels.
+
+    Float outputs: the largest of 1e-5 of the range (which includes zero) and 3 x XNNPACK's own difference; of a model
+    whose arithmetic is all float (`floats`), at most 1e-3 of the range. Integer outputs (`scale` their quantization's):
+    XNNPACK's own difference. Both: one `step` (in the real unit) of the last quantized tensor at least, as kernels
+    round one way or the other; and a quarter of the range at most, beyond which as many values may be as three times
+    (of integers: once) XNNPACK's differences are, a quarter of all at most.
+    Plain integers, such as class numbers: 3 x as many others as XNNPACK has, a quarter of all at most.
+    """
     if reference.size == 0:
         raise DataError("no output values to compare", hint="golden inputs must hold at least one sample")
-    if reference.dtype.kind in "iub":
-        return _integer_parity(candidate, reference, xnnpack, scale, zero_point or 0)
-    for name, array in (("candidate", candidate), ("reference", reference), ("XNNPACK", xnnpack)):
-        if bad := int(np.count_nonzero(~np.isfinite(array))):
-            raise NonFiniteError(f"{bad} of {array.size} values of the {name}'s output are NaN or infinite")
-    candidate, reference, xnnpack = (a.astype(np.float64) for a in (candidate, reference, xnnpack))
-    # An output that is 0 everywhere has no range: 1 then makes the tolerance an absolute one.
-    full = float(max(reference.max(), 0.0) - min(reference.min(), 0.0)) or 1.0
-    max_abs = float(np.abs(candidate - reference).max())
-    tolerance = max(FLOAT_TOLERANCE * full, XNNPACK_FACTOR * float(np.abs(xnnpack - reference).max()))
-    if floats:
-        tolerance = min(tolerance, FLOAT_CEILING * full)
+    if scale is None and reference.dtype.kind in "iub":
+        others = XNNPACK_FACTOR * int(np.count_nonzero(xnnpack != reference))
+        return Allowance(0.0, min(others, _disagreements(reference)))
+    full = _range(reference, scale)
+    apart = _apart(xnnpack, reference, scale)
+    if scale is None:
+        apart = XNNPACK_FACTOR * apart
+    smallest = FLOAT_TOLERANCE * full if scale is None else 0.0
+    tolerance = max(step + smallest, float(apart.max()))  # a step in floats is rounded, too
+    most = (FLOAT_CEILING if floats else JUMP) * full
+    if tolerance <= most:
+        return Allowance(tolerance)
+    jumps = 0 if floats else int(np.count_nonzero(apart > most))
+    return Allowance(most, min(jumps, _disagreements(reference)))
+
+
+def judged(
+    candidate: Array,
+    reference: Array,
+    allowed: Allowance,
+    scale: float | None = None,
+    zero_point: int | None = None,
+) -> Parity:
+    """The verdict on `candidate`: within `allowed` of the reference value by value, and, but for plain integers, close
+    to it as a whole. Errors as `parity`."""
+    _check_alike(candidate, reference, "candidate")
+    if reference.size == 0:
+        raise DataError("no output values to compare", hint="golden inputs must hold at least one sample")
+    integer = reference.dtype.kind in "iub"
+    if integer:
+        candidate, reference_as = candidate.astype(np.int64), reference.astype(np.int64)
+    else:
+        for name, array in (("candidate", candidate), ("reference", reference)):
+            _check_finite(name, array)
+        candidate, reference_as = candidate.astype(np.float64), reference.astype(np.float64)
+    full, apart = _range(reference, scale), _apart(candidate, reference_as, scale)
+    zero = zero_point or 0
+    beyond = int(np.count_nonzero(apart > allowed.tolerance * (1 + 1e-9)))
+    if integer and scale is None:
+        close = True  # how far class numbers are apart says nothing
+    else:
+        close = alike(candidate - zero, reference_as - zero, 1.0 if integer else FLOAT_TOLERANCE * full)
+    max_abs = float(apart.max())
     return Parity(
         max_abs=max_abs,
         range=full,
         relative=max_abs / full,
-        cosine=cosine(candidate, reference),
-        lsb_histogram=None,
-        tolerance=tolerance,
-        passed=max_abs <= tolerance and alike(candidate, reference, FLOAT_TOLERANCE * full),
+        cosine=cosine(candidate - zero, reference_as - zero),
+        lsb_histogram=_histogram(candidate, reference_as) if integer else None,
+        tolerance=allowed.tolerance,
+        beyond=beyond,
+        allowed_beyond=allowed.beyond,
+        passed=beyond <= allowed.beyond and close,
         exact=max_abs == 0,
         size=reference.size,
     )
@@ -197,44 +260,72 @@ def half_parity(candidate: Array, reference: Array) -> Parity:
     DataError as `parity`.
     """
     if reference.dtype.kind in "iub":
-        found = parity(candidate, reference, reference, None)
-        passed = float(np.mean(candidate == reference)) >= AGREEMENT_FLOOR
-        return dataclasses.replace(found, tolerance=found.range, passed=passed)
+        return judged(candidate, reference, Allowance(0.0, _disagreements(reference)))
+    allowed = Allowance(HALF_CEILING * _range(reference, None))
     finite = np.isfinite(candidate)
     if not finite.all():
-        found = parity(np.where(finite, candidate, 0), reference, reference, None)
+        found = judged(np.where(finite, candidate, 0), reference, allowed)
         return dataclasses.replace(found, max_abs=float(np.finfo(np.float32).max), passed=False)
-    found = parity(candidate, reference, reference, None)
-    tolerance = HALF_CEILING * found.range
+    found = judged(candidate, reference, allowed)
     error, magnitude = (_rms(a) for a in (candidate.astype(np.float64) - reference, reference))
-    passed = found.max_abs <= tolerance and error <= HALF_CEILING * max(magnitude, FLOAT_TOLERANCE * found.range)
-    return dataclasses.replace(found, tolerance=tolerance, passed=bool(passed))
+    close = error <= HALF_CEILING * max(magnitude, FLOAT_TOLERANCE * found.range)
+    return dataclasses.replace(found, passed=bool(found.passed and close))
 
 
-def _integer_parity(candidate: Array, reference: Array, xnnpack: Array, scale: float | None, zero_point: int) -> Parity:
-    if reference.dtype.kind != "b" and reference.dtype.itemsize <= 2:
-        levels = 2 ** (8 * reference.dtype.itemsize) - 1
-    else:  # class numbers and the like: the range of their type says nothing
-        levels = max(1, int(reference.max()) - int(reference.min()))
-    candidate, reference, xnnpack = (a.astype(np.int64) for a in (candidate, reference, xnnpack))
-    apart = np.abs(candidate - reference)
-    most, allowed = int(apart.max()), int(np.abs(xnnpack - reference).max())
-    distances, counts = np.unique(apart, return_counts=True)
-    if scale is None:
-        close, scale = float(np.mean(apart == 0)) >= AGREEMENT_FLOOR, 1.0
-    else:
-        close = alike(candidate - zero_point, reference - zero_point, 1.0)
-    return Parity(
-        max_abs=most * scale,
-        range=levels * scale,
-        relative=most / levels,
-        cosine=cosine(candidate - zero_point, reference - zero_point),
-        lsb_histogram={int(d): int(c) for d, c in zip(distances, counts, strict=True)},
-        tolerance=allowed * scale,
-        passed=most <= allowed and close,
-        exact=most == 0,
-        size=reference.size,
-    )
+def told(verdict: Parity) -> str:
+    """What is wrong with an output, as a clause."""
+    if verdict.beyond <= verdict.allowed_beyond:
+        return f"computes something else (cosine similarity {verdict.cosine:.3f})"
+    if verdict.allowed_beyond:
+        return (
+            f"has {verdict.beyond} of {verdict.size} values that differ by more than {verdict.tolerance:.3g}, allowed "
+            f"{verdict.allowed_beyond}"
+        )
+    return f"differs by {verdict.max_abs:.3g}, allowed {verdict.tolerance:.3g}"
+
+
+def _check_alike(array: Array, reference: Array, name: str) -> None:
+    if array.shape != reference.shape or array.dtype.kind != reference.dtype.kind:
+        raise DataError(
+            f"the {name}'s output is {array.dtype} {list(array.shape)}, expected {reference.dtype} "
+            f"{list(reference.shape)} as the reference's"
+        )
+    _check_finite(name, array)
+
+
+def _check_finite(name: str, array: Array) -> None:
+    if array.dtype.kind == "f" and (bad := int(np.count_nonzero(~np.isfinite(array)))):
+        raise NonFiniteError(f"{bad} of {array.size} values of the {name}'s output are NaN or infinite")
+
+
+def _range(reference: Array, scale: float | None) -> float:
+    """Of an output, in its real unit: of floats, between the ends of its values and zero; of quantized integers, of
+    their type; of plain ones, of their values, as their type's says nothing. Never 0: 1 makes limits absolute."""
+    if reference.dtype.kind not in "iub":
+        values = reference.astype(np.float64)
+        return float(max(values.max(), 0.0) - min(values.min(), 0.0)) or 1.0
+    if scale is not None and reference.dtype.kind != "b" and reference.dtype.itemsize <= 2:
+        return float(2 ** (8 * reference.dtype.itemsize) - 1) * scale
+    return max(1, int(reference.max()) - int(reference.min())) * (1.0 if scale is None else scale)
+
+
+def _apart(a: Array, b: Array, scale: float | None) -> Array:
+    """|a - b| in the real unit, float64; integers don't wrap around."""
+    if b.dtype.kind in "iub":
+        whole: Array = np.abs(a.astype(np.int64) - b.astype(np.int64)) * (1.0 if scale is None else scale)
+        return whole
+    distance: Array = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    return distance
+
+
+def _histogram(candidate: Array, reference: Array) -> dict[int, int]:
+    distances, counts = np.unique(np.abs(candidate - reference), return_counts=True)
+    return {int(d): int(c) for d, c in zip(distances, counts, strict=True)}
+
+
+def _disagreements(reference: Array) -> int:
+    """How many values may be others at most, whatever XNNPACK does."""
+    return int((1 - AGREEMENT_FLOOR) * reference.size)
 
 
 def alike(candidate: Array, reference: Array, smallest: float) -> bool:

@@ -42,29 +42,8 @@ def lists_of(model: TfliteModel) -> Lists | None:
     return None
 
 
-def verdicts(
-    given: Arrays,
-    reference: Arrays,
-    known: Arrays,
-    scales: Mapping[str, float | None],
-    zero_points: Mapping[str, int | None] | None = None,
-    *,
-    lists: Lists | None,
-    floats: bool = False,
-) -> dict[str, Parity]:
-    """`compare.parity` of each output, of lists of detections what is said at `_judged`. known: XNNPACK's outputs,
-    which say how far an engine may be off. lists: None also for an engine that is to give the reference's numbers."""
-    found = {
-        name: compare.parity(
-            given[name], array, known[name], scales.get(name), (zero_points or {}).get(name), floats=floats
-        )
-        for name, array in reference.items()
-    }
-    return found if lists is None else {**found, **_judged(found, given, reference, known, lists, floats)}
-
-
-def _judged(
-    places: Mapping[str, Parity], given: Arrays, reference: Arrays, known: Arrays, lists: Lists, floats: bool
+def judged(
+    places: Mapping[str, Parity], given: Arrays, reference: Arrays, known: Arrays, lists: Lists, *, floats: bool
 ) -> dict[str, Parity]:
     """Boxes, classes and scores of the objects that both lists have: of one class, and overlapping by half.
 
@@ -79,14 +58,13 @@ def _judged(
     if not enough or ours.missed > compare.XNNPACK_FACTOR * theirs.missed:
         return {name: dataclasses.replace(places[name], passed=False) for name in lists.names}
     apart = places[lists.count].max_abs
-    found = {lists.count: dataclasses.replace(places[lists.count], tolerance=apart, passed=True)}
+    found = {lists.count: dataclasses.replace(places[lists.count], tolerance=apart, beyond=0, passed=True)}
     for name in (lists.boxes, lists.classes, lists.scores):
         full = _range(reference, name, lists)
         a, b = ours.values(given, reference, name)
         usual = float(np.abs(np.subtract(*theirs.values(known, reference, name))).max(initial=0))
         tolerance = max(compare.FLOAT_TOLERANCE * full, compare.XNNPACK_FACTOR * usual)
-        if floats:
-            tolerance = min(tolerance, compare.FLOAT_CEILING * full)
+        tolerance = min(tolerance, (compare.FLOAT_CEILING if floats else compare.JUMP) * full)
         apart = float(np.abs(a - b).max(initial=0))
         close = not b.size or compare.alike(a, b, compare.FLOAT_TOLERANCE * full)  # there may be no objects
         found[name] = dataclasses.replace(
@@ -96,6 +74,7 @@ def _judged(
             relative=apart / full,
             cosine=compare.cosine(a, b),
             tolerance=tolerance,
+            beyond=int(np.count_nonzero(np.abs(a - b) > tolerance)),
             passed=apart <= tolerance and close,
             size=b.size,
         )

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgecompile import compare
 from edgecompile.artifact import Signature
+from edgecompile.compare import Parity
 from edgecompile.errors import (
     AccuracyGateError,
     ConversionError,
@@ -73,7 +75,7 @@ def parity(
         others = {f"{name}'s variant {variant}": found for variant, found in variants.get(name, {}).items()}
         wrong = [(of, v) for of, found in {name: outputs, **others}.items() for v in found.values() if not v["passed"]]
         if wrong:
-            failed[name] = f"{wrong[0][0]} {_why(wrong[0][1])}"
+            failed[name] = f"{wrong[0][0]} {compare.told(Parity(**wrong[0][1]))}"
     agree = f"{len(verdicts) - len(failed)} of {len(verdicts)} candidates agree with {kernels}"
     text = "; left out: ".join([agree, *failed.values()])
     return Check("parity", len(failed) < len(verdicts), text, ParityGateError, _PARITY_HINT)
@@ -109,12 +111,6 @@ _PARITY_HINT = (
     "in int8, take recipe mixed-precision, qat or dynamic: where channels differ much in range, a rounding step "
     "becomes a large error; in float, report it: the engine computes wrongly"
 )
-
-
-def _why(verdict: Mapping[str, Any]) -> str:
-    if verdict["max_abs"] > verdict["tolerance"]:
-        return f"differs by {verdict['max_abs']:.3g}, allowed {verdict['tolerance']:.3g}"
-    return f"computes something else (cosine similarity {verdict['cosine']:.3f})"
 
 
 def tolerance(distance: Mapping[str, Mapping[str, float]], allowed: float) -> Check:
@@ -164,8 +160,8 @@ def accuracy(after: Mapping[str, Any] | None, max_drop: float | None, of: str = 
     low, high = after["interval"]
     drop, unit = math.inf if after["drop"] is None else after["drop"], after["drop_unit"]
     text = (
-        f"{after['metric']} {after['value']:.4f} against {after['before']:.4f} of the float model on "
-        f"{after['samples']} test samples: {'drop' if drop >= 0 else 'gain'} {abs(drop):.2f}{unit} "
+        f"{after['metric']} {after['value']:.4f} by {after['engine']} against {after['before']:.4f} of the float model "
+        f"on {after['samples']} test samples: {'drop' if drop >= 0 else 'gain'} {abs(drop):.2f}{unit} "
         f"(95% interval of the difference {low:+.4f} to {high:+.4f})"
     )
     if of:

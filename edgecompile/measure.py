@@ -16,6 +16,7 @@ import numpy as np
 from edgecompile.artifact import StageRecord, sha256_file, sha256_json
 from edgecompile.backends.base import Candidate
 from edgecompile.cache import Cache
+from edgecompile.devices import busyness
 from edgecompile.devices.base import BenchCandidate, BenchJob, BenchResult, Device, statistics
 from edgecompile.devices.benchmark import benchmark
 from edgecompile.devices.local import LocalDevice
@@ -40,7 +41,8 @@ _RUN_OFFS, _RUN_OFF_RUNS, _RUN_OFF_WARMUP = 3, 40, 10
 @dataclass(frozen=True)
 class Measurement:
     """results: by candidate id, what `statistics` gives plus init_ms, peak_rss_mb, energy, a histogram of latencies,
-    threads and executed_on: the engine, and how and where it ran. threads: the most of them.
+    threads and executed_on: the engine, and how and where it ran. threads: the most of them. busy: what others took of
+    the device meanwhile, empty where it was little.
 
     windows: of a sustained run (devices/base.py). throttled: what the device told of being slowed down. skipped: by
     candidate id, why there is no result. run_off: where some are so close to the fastest that one process doesn't tell
@@ -57,6 +59,7 @@ class Measurement:
     label: str = MEASURED
     windows: Sequence[Mapping[str, Any]] = ()
     throttled: Sequence[str] = ()
+    busy: str = ""
     skipped: Mapping[str, str] = field(default_factory=dict)
     run_off: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
@@ -266,6 +269,7 @@ def _run(
         label=facts.label,
         windows=[dict(window) for window in bench.windows],
         throttled=noticed(bench.before, bench.after, bench.windows),
+        busy=busyness.noticed(bench.before, bench.after) if facts.label == MEASURED else "",
         skipped=dict(bench.skipped),
     )
 

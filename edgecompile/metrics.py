@@ -36,25 +36,36 @@ def _sample_means(values: Array) -> Array:
     return means
 
 
-def _correct(label: Array, output: Array) -> Array:
-    """Share of right answers in each sample, float64 [n] (0 or 1 unless a sample has several labels)."""
+def paired(labels: Arrays, outputs: Arrays) -> list[tuple[str, Array, Array]]:
+    """(output's name, labels, output) of each labelled output. DataError where they can't be matched."""
+    names = outputs if len(labels) == len(outputs) == 1 else labels
+    return [(name, *pair) for name, pair in zip(names, _pairs(labels, outputs), strict=True)]
+
+
+def predicted(label: Array, output: Array) -> Array:
+    """The class numbers that scores stand for, in the labels' shape; DataError where they don't fit."""
     if output.ndim > label.ndim and output.shape[-1] == 1:
         output = output[..., 0]
     if output.ndim > label.ndim:
-        predicted = output.argmax(axis=-1)
+        found: Array = output.argmax(axis=-1)
     else:
         # One score for two classes. A sigmoid's stay within [0, 1]; anything outside tells of logits.
         is_probability = output.min() >= 0 and output.max() <= 1
-        predicted = output > (0.5 if is_probability else 0)
-    if predicted.shape != label.shape:
+        found = output > (0.5 if is_probability else 0)
+    if found.shape != label.shape:
         raise DataError(
             f"class labels of shape {list(label.shape)} don't fit an output of shape {list(output.shape)}",
             hint="labels are class numbers: one for each row of scores",
         )
-    return _sample_means(predicted == label)
+    return found
 
 
-def _squared_error(label: Array, output: Array) -> Array:
+def _correct(label: Array, output: Array) -> Array:
+    """Share of right answers in each sample, float64 [n] (0 or 1 unless a sample has several labels)."""
+    return _sample_means(predicted(label, output) == label)
+
+
+def squared_error(label: Array, output: Array) -> Array:
     """Mean squared error of each sample, float64 [n]."""
     if output.size != label.size or len(output) != len(label):
         raise DataError(
@@ -104,11 +115,11 @@ def _reconstruction_errors(labels: Arrays, outputs: Arrays, inputs: Arrays) -> A
             f"{len(source)} windows can't be shared among {len(label)} labelled clips",
             hint="give every clip the same number of windows, clip after clip",
         )
-    errors = _squared_error(source, output)
+    errors = squared_error(source, output)
     return _sample_means(errors.reshape(len(label), -1))
 
 
-def _auc(label: Array, scores: Array) -> float:
+def auc(label: Array, scores: Array) -> float:
     """Area under the ROC curve: the share of (anomaly, normal) pairs that are ranked rightly, ties counting half.
 
     NaN where only one class is present. By mean ranks (Mann-Whitney): a bootstrap takes it 2,000 times.
@@ -192,9 +203,9 @@ def _output(outputs: Arrays, name: str) -> Array:
 
 
 accuracy = _mean_of("accuracy", _correct, higher_is_better=True)
-mse = _mean_of("mse", _squared_error, higher_is_better=False)
+mse = _mean_of("mse", squared_error, higher_is_better=False)
 macro_ap = Metric("macro AP", RowScore(_only_output, _macro_average_precision))
-autoencoder_auc = Metric("auc", RowScore(_reconstruction_errors, _auc))
+autoencoder_auc = Metric("auc", RowScore(_reconstruction_errors, auc))
 
 
 def for_kind(kind: str) -> Metric | None:

@@ -15,6 +15,7 @@ from edgecompile.artifact import TFLITE, Artifact, StageRecord
 from edgecompile.backends.base import VARIANTS, Candidate
 from edgecompile.backends.variants import Variants
 from edgecompile.cache import writing
+from edgecompile.cautions import cautions
 from edgecompile.describing import Describing
 from edgecompile.devices.local import LocalDevice
 from edgecompile.gates import Check
@@ -66,6 +67,7 @@ class Result:
 def write(result: Result) -> dict[str, Any]:
     """Write the bundle in place of the one that may be there; its manifest."""
     manifest = _manifest(result)
+    manifest["cautions"] = cautions(manifest)
     page = result.describing.attempt("its page", lambda: report.render(manifest), "")
     page = page or report.without_page(manifest)
     out = result.plan.out

@@ -11,6 +11,7 @@ from typing import Any
 from edgecompile import bundle, data
 from edgecompile.artifact import Signature
 from edgecompile.backends.base import Candidate
+from edgecompile.compare import Allowance
 from edgecompile.data import Expected
 from edgecompile.errors import DiskFullError, EdgecompileError, MissingDependencyError, OutputError, VerifyError
 from edgecompile.gates import Check
@@ -33,16 +34,16 @@ class Promised:
 class Promise:
     """What the manifest says that can be recomputed.
 
-    model: the .tflite, which the reference outputs are of. files: those of the bundle that are loaded. tolerances: of
-    the winner's parity, by output, in its real unit. worst: the far end of the metric's 95% interval, which another
-    machine's engine may reach. data: the task's facts, None for a bundle made without data. outputs: the same of each
-    output that has a metric of its own.
+    model: the .tflite, which the reference outputs are of. files: those of the bundle that are loaded. allowed: how far
+    the winner may be from them, by output. worst: the far end of the metric's 95% interval, which another machine's
+    engine may reach. data: the task's facts, None for a bundle made without data. outputs: the same of each output that
+    has a metric of its own.
     """
 
     winner: Candidate
     model: Path
     files: frozenset[str]
-    tolerances: Mapping[str, float]
+    allowed: Mapping[str, Allowance]
     signature: Signature
     data: Mapping[str, Any] | None
     metric: float | None

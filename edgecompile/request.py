@@ -258,7 +258,7 @@ def chain(recipe: str, wanted: Sequence[Stage], source: Source) -> tuple[Stage, 
             kind = KERAS  # where tf-keras can't give it back, the stage says so
         if steps and steps[-1].name == "slim":
             raise RecipeError(
-                f"{recipe}: stage {step.name!r} comes after 'slim', which takes the names it needs away",
+                f"{recipe}: stage {step.name!r} comes after 'slim', which changes the names it needs",
                 hint="put slim last, or leave it out: a build ends with it anyway",
             )
         if kind not in step.accepts:

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecompile import bundle, compare, data, detections, golden
+from edgecompile import bundle, compare, data, golden, parity
 from edgecompile.artifact import Signature
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import XNNPACK, LiteRtRunner, named_kernels, reference_kernels
 from edgecompile.backends.variants import variants
+from edgecompile.compare import Allowance
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import BundleError, DataError, EdgecompileError, VerifyError
 from edgecompile.gates import Check
@@ -72,9 +73,9 @@ def verify(path: Path, worker: Worker, *, data_spec: str | None = None, report: 
     model = check_model(path, promise)
     if model.passed is False:
         return Verification(path, (files, model, *_unchecked("the model can't be read", *_AFTER_MODEL)), ())
-    reference, parity = _outputs(path, promise, worker, report)
+    reference, engine = _outputs(path, promise, worker, report)
     accuracies, figures = check_accuracy(promise, source, worker, report)
-    return Verification(path, (files, model, reference, parity, *accuracies), figures)
+    return Verification(path, (files, model, reference, engine, *accuracies), figures)
 
 
 def unloaded(changed: Set[str]) -> list[Check]:
@@ -104,7 +105,10 @@ def read_promise(path: Path, manifest: Mapping[str, Any]) -> Promise:
             ),
             model=path / bundle.MODEL,
             files=bundle.loaded_files(manifest),
-            tolerances={name: float(verdict["tolerance"]) for name, verdict in winner["parity"].items()},
+            allowed={
+                name: Allowance(float(verdict["tolerance"]), int(verdict["allowed_beyond"]))
+                for name, verdict in winner["parity"].items()
+            },
             signature=Signature.from_json(manifest["models"]["model"]["signature"]),
             data=facts and {**{key: facts[key] for key in _FACTS}, "outputs": facts.get("outputs", [])},
             metric=find(manifest, facts["metric"], "model") if facts and facts["metric"] else None,
@@ -176,17 +180,15 @@ def _outputs(path: Path, promise: Promise, worker: Worker, report: Report) -> tu
     several = variants([promise.winner], None)
     try:
         for engine in (*several.candidates, promise.winner):
-            given, known, scales = worker.call(
-                "the engine", engine_outputs, engine, promise.model, inputs, report=report
-            )
-            parity = _judge_parity(given, known, scales, stored, dataclasses.replace(promise, winner=engine))
-            if parity.passed is False:
-                return reference, parity
+            given, known = worker.call("the engine", engine_outputs, engine, promise.model, inputs, report=report)
+            judged = _judge_parity(given, known, stored, dataclasses.replace(promise, winner=engine))
+            if judged.passed is False:
+                return reference, judged
     except EdgecompileError as problem:
         return reference, failed("parity", problem)
     if told := several.told().get(promise.winner.id):
-        parity = dataclasses.replace(parity, text=f"{parity.text}; variants: {told}")
-    return reference, parity
+        judged = dataclasses.replace(judged, text=f"{judged.text}; variants: {told}")
+    return reference, judged
 
 
 def _judge_reference(
@@ -204,10 +206,8 @@ def _judge_reference(
     """
     worst = {name: compare.parity(fresh[name], array, array, None) for name, array in stored.items()}
     if not promise.same_machine and not all(p.passed for p in worst.values()):
-        _, known, scales = worker.call(
-            "XNNPACK", engine_outputs, _litert(promise.model), promise.model, inputs, report=report
-        )
-        judged = detections.verdicts(fresh, stored, known, scales, lists=detections.lists_of(read(promise.model)))
+        _, known = worker.call("XNNPACK", engine_outputs, _litert(promise.model), promise.model, inputs, report=report)
+        judged = parity.verdicts(fresh, stored, known, parity.outputs_of(read(promise.model)))
         worst |= {name: judged[name] for name, array in stored.items() if array.dtype.kind == "f"}
     failed = {name: p for name, p in worst.items() if not p.passed}
     where = "this machine" if promise.same_machine else "another machine than the one that built it"
@@ -227,7 +227,6 @@ def _judge_reference(
 def _judge_parity(
     given: Mapping[str, Array],
     known: Mapping[str, Array],
-    scales: Mapping[str, float | None],
     stored: Mapping[str, Array],
     promise: Promise,
 ) -> Check:
@@ -237,17 +236,15 @@ def _judge_parity(
     machine's XNNPACK has other kernels, so there the present distance counts where it is the larger. Lists of
     detections have to have the same objects besides, but for what XNNPACK misses now, and a quarter at most.
     """
-    failed, most = [], 0.0
-    lists = None if promise.winner.config.get("exact") else detections.lists_of(read(promise.model))
-    for name, verdict in detections.verdicts(given, stored, known, scales, lists=lists).items():
-        allowed = promise.tolerances.get(name, 0.0)
-        if not promise.same_machine:
-            allowed = max(allowed, verdict.tolerance)
-        most = max(most, verdict.relative)
-        if verdict.max_abs > allowed or (lists and name in lists.names and not verdict.passed):
-            failed.append(f"{name!r} differs by {verdict.max_abs:.3g}, allowed {allowed:.3g}")
-    if failed:
-        return check("parity", False, f"{promise.winner.id}: {'; '.join(failed)}")
+    of = parity.outputs_of(read(promise.model))
+    found = parity.verdicts(given, stored, known, of, exact=bool(promise.winner.config.get("exact")))
+    allowed = dict(promise.allowed)
+    if not promise.same_machine:
+        here = {name: compare.allowance(array, known[name], of.scales[name]) for name, array in stored.items()}
+        allowed = {name: allowed.get(name, Allowance(0.0)).wider(limit) for name, limit in here.items()}
+    if failed := parity.failures(given, stored, found, of, allowed):
+        return check("parity", False, f"{promise.winner.id}: {'; '.join(failed.values())}")
+    most = max(verdict.relative for verdict in found.values())
     return check("parity", True, f"{promise.winner.id} is within {most:.1e} of the range of the reference outputs")
 
 
@@ -275,9 +272,7 @@ def kernels_of(model: Path, *, report: Report) -> str:
 
 def engine_outputs(
     candidate: Candidate, model: Path, inputs: Mapping[str, Array], *, report: Report
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, float | None]]:
-    """(the candidate's outputs, XNNPACK's of `model`, the .tflite, scales of quantized outputs), by output."""
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """(the candidate's outputs, XNNPACK's of `model`, the .tflite), by output."""
     del report
-    given = BACKENDS[candidate.backend].open(candidate).run(inputs)
-    xnnpack = LiteRtRunner(model, XNNPACK)
-    return given, xnnpack.run(inputs), {name: xnnpack.scale(name) for name in given}
+    return BACKENDS[candidate.backend].open(candidate).run(inputs), LiteRtRunner(model, XNNPACK).run(inputs)

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edgecompile import bundle, compare, data, detections, golden, per_output
+from edgecompile import bundle, compare, data, golden, parity, per_output
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
 from edgecompile.backends.litert import unreferenced
+from edgecompile.compare import Allowance
 from edgecompile.data import DataSource
 from edgecompile.devices.base import Device
 from edgecompile.devices.benchmark import outputs
@@ -28,7 +29,7 @@ from edgecompile.promise import Promise, check
 from edgecompile.stages.base import Progress
 from edgecompile.stages.evaluate import samples as as_inputs
 from edgecompile.task import Array, Arrays
-from edgecompile.tflite_file import TfliteModel, read
+from edgecompile.tflite_file import read
 from edgecompile.verify import (
     Report,
     Verification,
@@ -165,10 +166,10 @@ class _Compared:
         file = winner.model if winner.backend == "litert" else self._promise.model
         litert = dataclasses.replace(winner, backend="litert", model=file, config={"xnnpack": True})
         own = self._here("the reference kernels", reference_outputs, file, x)
-        _, xnnpack, scales = self._here("XNNPACK", engine_outputs, litert, file, x)
+        _, xnnpack = self._here("XNNPACK", engine_outputs, litert, file, x)
         # As the build's gate: an engine that promises the reference kernels' integers has to give them.
         known = own if winner.config.get("exact") else xnnpack
-        return given, own, _close(given, own, known, scales, self._promise, self._name)
+        return given, own, _close(given, own, known, self._promise, self._name)
 
     def _by_built_engine(self, winner: Candidate, x: Arrays) -> tuple[Arrays, Check]:
         """Against the graph that it was built from, which the bundle has beside it."""
@@ -217,39 +218,25 @@ def _close(
     there: Mapping[str, Array],
     reference: Mapping[str, Array],
     known: Mapping[str, Array],
-    scales: Mapping[str, float | None],
     promise: Promise,
     name: str,
 ) -> Check:
     """known: outputs as far from the reference as the winner's may be, beside what the build allowed."""
-    model = read(promise.model)  # the winner's file may be a library
-    lists = None if promise.winner.config.get("exact") else detections.lists_of(model)
-    verdicts = detections.verdicts(there, reference, known, scales, lists=lists)
+    of = parity.outputs_of(read(promise.model))  # the winner's file may be a library
+    found = parity.verdicts(there, reference, known, of, exact=bool(promise.winner.config.get("exact")))
+    allowed = {
+        key: promise.allowed.get(key, Allowance(0.0)).wider(compare.allowance(array, known[key], of.scales[key]))
+        for key, array in reference.items()
+    }
+    failed = parity.failures(there, reference, found, of, allowed)
     told = []
-    steps = _steps(model)
-    for key, verdict in verdicts.items():
-        allowed = max(verdict.tolerance, promise.tolerances.get(key, 0.0))
-        others = lists is not None and key in lists.names and not verdict.passed
-        ok = "" if verdict.max_abs <= allowed and not others else f", allowed {allowed:.3g}"
+    for key, verdict in found.items():
         bins = verdict.lsb_histogram
-        if bins is None and key in steps:
-            bins = Counter(np.rint(np.abs(there[key] - reference[key]) / steps[key]).astype(int).ravel().tolist())
-        told.append(f"{key!r} differs by up to {verdict.max_abs:.3g}{ok}{_histogram(bins)}")
-    passed = not any(", allowed " in text for text in told)
-    return check("parity", passed, f"{promise.winner.id} on {name} against the reference kernels: {'; '.join(told)}")
-
-
-def _steps(model: TfliteModel) -> dict[str, float]:
-    """{float output: the scale of the integers that it is made from}, of an integer model with float outputs."""
-    made = {index: operator for operator in model.main.operators for index in operator.outputs}
-    found = {}
-    for spec, index in zip(model.signature.outputs, model.main.outputs, strict=True):
-        operator = made.get(index)
-        if operator is not None and operator.name == "DEQUANTIZE":
-            quantization = model.main.tensors[operator.inputs[0]].quantization
-            if quantization is not None and not quantization.per_channel:
-                found[spec.name] = quantization.scales[0]
-    return found
+        if bins is None and key in of.steps:
+            bins = Counter(np.rint(np.abs(there[key] - reference[key]) / of.steps[key]).astype(int).ravel().tolist())
+        told.append(f"{failed.get(key, f'{key!r} differs by up to {verdict.max_abs:.3g}')}{_histogram(bins)}")
+    text = f"{promise.winner.id} on {name} against the reference kernels: {'; '.join(told)}"
+    return check("parity", not failed, text)
 
 
 def _histogram(bins: Mapping[int, int] | None) -> str:

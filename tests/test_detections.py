@@ -16,8 +16,9 @@ from running import run_cli
 
 from edgecompile.backends.onnx.graph import export
 from edgecompile.compare import Parity
-from edgecompile.detections import Lists, lists_of, verdicts
+from edgecompile.detections import Lists, lists_of
 from edgecompile.errors import UnsupportedLayerError
+from edgecompile.parity import Outputs, verdicts
 from edgecompile.tflite_file import read
 
 Array = npt.NDArray[Any]
@@ -40,7 +41,7 @@ def objects(seed: int = 0) -> dict[str, Array]:
 
 
 def judged(found: dict[str, Array], of: dict[str, Array], known: dict[str, Array]) -> dict[str, Parity]:
-    return verdicts(found, of, known, {}, lists=LISTS)
+    return verdicts(found, of, known, Outputs({}, {}, {}, floats=False, lists=LISTS))
 
 
 def passed(found: dict[str, Array], of: dict[str, Array], known: dict[str, Array]) -> bool:

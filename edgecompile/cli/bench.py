@@ -154,6 +154,8 @@ def _print(group: Group) -> None:
         click.echo(f"{name}: not measured: {reason}; --kernels builtin measures it", err=True)
     for clause in found.throttled:
         click.echo(f"WARNING: the device was slowed down: {clause}", err=True)
+    if found.busy:
+        click.echo(f"WARNING: the device was busy: {found.busy}; measure again when it is quiet", err=True)
     before = found.environment["before"]
     governor = before["governor"] or "not known"
     runtime = f"{before['runtime']} {before['runtime_version']}"

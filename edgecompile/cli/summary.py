@@ -12,7 +12,7 @@ from edgecompile.cli.tables import print_fitting
 from edgecompile.manifest import find, of_outputs
 from edgecompile.pipeline import Built
 from edgecompile.report import techniques
-from edgecompile.report.formats import metric, ratio, speed
+from edgecompile.report.formats import metric, ratio, speed, within_spread
 from edgecompile.report.techniques import LATENCY, SOURCE, Rung
 from edgecompile.units import format_count, format_mebibytes, format_ms, format_size
 
@@ -55,6 +55,8 @@ def print_summary(built: Built) -> None:
     for line in _search(manifest):
         console.print(line, markup=False, soft_wrap=True)
     console.print(f"engine: {manifest['winner']['id']}, {manifest['winner']['why']}", markup=False, soft_wrap=True)
+    for text in manifest["cautions"]:
+        console.print(f"NOTE: {text}", markup=False, soft_wrap=True, style="yellow")
     for gate in manifest["gates"]:
         mark = {True: "ok", False: "FAILED", None: "-"}[gate["passed"]]
         console.print(f"{mark:<3}{gate['name']}: {gate['text']}", markup=False, soft_wrap=True)
@@ -81,7 +83,8 @@ def _comparison(manifest: Mapping[str, Any]) -> Table:
     for name, title, written, words in _rows(manifest):
         before, after = find(manifest, name, "source"), find(manifest, name, "model")
         if before is not None and after is not None:
-            table.add_row(title, written(before), written(after), ratio(before, after, *words))
+            change = "" if within_spread(manifest, name) else ratio(before, after, *words)
+            table.add_row(title, written(before), written(after), change)
     return table
 
 

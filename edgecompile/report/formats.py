@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgecompile.manifest import EMULATED
+from edgecompile.manifest import EMULATED, find
 
 MINUS = "−"
 
@@ -38,6 +38,22 @@ def speed(manifest: Mapping[str, Any]) -> tuple[str, str]:
     """The words for less time and for more: an emulator counts instructions, which is no speed."""
     emulated = (manifest["measurement"] or {}).get("label") == EMULATED
     return ("fewer instructions", "more instructions") if emulated else ("faster", "slower")
+
+
+def within_spread(manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether a percentile of latencies differs from the float model's by less than the runs of either differ among
+    themselves (from the median to the 90th percentile): a ratio of the two would be one of noise."""
+    if name not in ("latency_p90", "latency_p95", "latency_p99"):
+        return False
+    sides = [
+        [find(manifest, f"latency_{of}", side) for of in ("p50", "p90", name.removeprefix("latency_"))]
+        for side in ("source", "model")
+    ]
+    if not all(all(values) for values in sides):
+        return False
+    (middle, high, before), (own_middle, own_high, after) = (map(float, filter(None, values)) for values in sides)
+    spread = max(high / middle, own_high / own_middle)
+    return 1 / spread <= after / before <= spread
 
 
 def ratio(before: float, after: float, less: str, more: str) -> str:

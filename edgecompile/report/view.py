@@ -144,6 +144,8 @@ def _row(
     change = detail = ""
     if before and after:
         change, detail = formats.ratio(before.raw, after.raw, *words), ""
+        if formats.within_spread(manifest, name):
+            change, detail = "", "within the spread of the runs"
         if name == _metric(manifest) or name in of_outputs(manifest):
             change, detail = _metric_change(manifest, name, before.raw, after.raw)
     origins = {of: provenance(figure) for of, figure in figures.items()}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgecompile import compare, data, detections, golden, per_output
+from edgecompile import answers, compare, data, golden, parity, per_output
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature, TensorInfo
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
@@ -62,6 +62,7 @@ class Baseline:
             check_finite(predicted, "the source model's outputs on the test set")
             metrics["test"] = task.metric.score(task.test.y, predicted, x)
             metrics["test_samples"] = len(next(iter(task.test.y.values())))
+            metrics["answers"] = answers.told(task, task.test.y, predicted, x)
             files["test_outputs"] = ctx.out / "test_outputs.npz"
             save_arrays(files["test_outputs"], predicted)
             known, judged = _validated(task, artifact.signature, source.predict, ctx)
@@ -70,7 +71,8 @@ class Baseline:
                 files["validation_outputs"] = ctx.out / "validation_outputs.npz"
                 save_arrays(files["validation_outputs"], dict(judged))
                 metrics["training"] = _training_data(task, source, ctx.seed)
-        return Outcome(artifact.kind, files, artifact.signature, metrics)
+        notes = (f"the model {told}",) if (told := metrics.get("answers")) else ()
+        return Outcome(artifact.kind, files, artifact.signature, metrics, notes)
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,7 @@ class Parity:
         xnnpack = LiteRtRunner(artifact.model, XNNPACK)
         known = xnnpack.run(inputs)
         specs = {spec.name: spec for spec in xnnpack.outputs}
-        scales = {name: spec.scale for name, spec in specs.items()}
-        zero_points = {name: spec.zero_point for name, spec in specs.items()}
-        floats, lists = not model.is_quantized, detections.lists_of(model)
+        of = parity.outputs_of(model)
         source = {name: stored[golden.FLOAT][name] for name in reference}
         verdicts, distances = {}, {}
         for candidate in self.candidates:
@@ -137,11 +137,7 @@ class Parity:
                 given = load_inputs(Path(self.given[candidate.id]))
             else:
                 given = BACKENDS[candidate.backend].open(candidate).run(inputs)
-            exact = bool(candidate.config.get("exact"))
-            judged = detections.verdicts(
-                given, reference, reference if exact else known, scales, zero_points,
-                lists=None if exact else lists, floats=floats,
-            )  # fmt: skip
+            judged = parity.verdicts(given, reference, known, of, exact=bool(candidate.config.get("exact")))
             verdicts[candidate.id] = {name: asdict(verdict) for name, verdict in judged.items()}
             distances[candidate.id] = _distances(given, specs, source)
         metrics = {
@@ -182,9 +178,13 @@ class Test:
             check_finite(outputs, "the converted model's outputs on the test set")
         with np.load(self.baseline_outputs) as saved:
             before = {name: saved[name] for name in saved.files}
-        metrics = per_output.compared(metric, labels, before, outputs, x, ctx.seed)
+        engine = {"engine": self.candidate.id}
+        metrics = per_output.compared(metric, labels, before, outputs, x, ctx.seed) | engine
         of_each = per_output.compared_each(task, labels, before, outputs, x, ctx.seed)
-        return Outcome(TFLITE, {}, artifact.signature, {**metrics, "outputs": of_each})
+        metrics["outputs"] = {name: found | engine for name, found in of_each.items()}
+        metrics["answers"] = answers.told(task, labels, outputs, x)
+        notes = (f"the model {metrics['answers']}",) if metrics["answers"] else ()
+        return Outcome(TFLITE, {}, artifact.signature, metrics, notes)
 
 
 def on_test_set(

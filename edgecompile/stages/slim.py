@@ -18,8 +18,8 @@ from edgecompile.tflite_file import read, slim
 
 @dataclass(frozen=True)
 class Slim:
-    """Leaves out names, ranges and metadata that inference doesn't read, and stores equal parts once (tflite_file/
-    slimming.py says which). It comes last: tools that go by the names of inner tensors find none after it.
+    """Shortens names, leaves out ranges and metadata that inference doesn't read, and stores equal parts once
+    (tflite_file/slimming.py says which). It comes last: inner tensors have other names after it.
 
     metrics: bytes (of the new file), bytes_before, bytes_after, saved (bytes by part: names, quantization, buffers,
     metadata, layout) and checked (samples compared). CompressionGateError where an output differs from the

@@ -1,4 +1,4 @@
-"""The final .tflite as OpenVINO takes it: with the names that `slim` took away."""
+"""The final .tflite as OpenVINO takes it: every tensor named, which one that `slim` had to leave alone may lack."""
 
 from __future__ import annotations
 

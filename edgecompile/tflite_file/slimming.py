@@ -1,16 +1,19 @@
 """Bytes of a .tflite that inference doesn't need are left out; what the model computes stays as it is, to the bit.
 
-Left out: names of tensors and subgraphs that nothing looks up, ranges kept "for importing back into tensorflow" (so the
-schema), the description, metadata about the conversion, buffers, operator codes and vectors that say nothing. Stored
-once: equal constants, quantization parameters, shapes, options (layout.py). What must stay was looked up in LiteRT's
-interpreter_builder.cc and its kernels: one zero point for each scale, scales of biases (XNNPACK refuses the operator
-without), empty tables of options, constants without elements.
+Left out: names of subgraphs that nothing looks up, ranges kept "for importing back into tensorflow" (so the schema),
+the description, metadata about the conversion, buffers, operator codes and vectors that say nothing. Names of tensors
+become short: LiteRT needs none, but other readers tell tensors apart by them (MNN 3.6 makes an empty model of a file
+without, and says nothing). Stored once: equal constants, quantization parameters, shapes, options (layout.py). What
+must stay was looked up in LiteRT's interpreter_builder.cc and its kernels: one zero point for each scale, scales of
+biases (XNNPACK refuses the operator without), empty tables of options, constants without elements.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
+import string
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -31,7 +34,9 @@ from edgecompile.tflite_file.writing import tables_of
 _NEEDLESS = frozenset({b"min_runtime_version", b"CONVERSION_METADATA"})
 # LiteRT's acceleration tests know their subgraphs by this prefix.
 _NAMED_SUBGRAPHS = b"VALIDATION:"
+_DIGITS = string.digits + string.ascii_lowercase
 _LARGEST = 1 << 31
+_LARGEST_OLD_CODE = 127  # PLACEHOLDER_FOR_GREATER_OP_CODES
 _ZIP_ENTRY, _ZIP_END = b"PK\x01\x02", 22
 
 
@@ -62,7 +67,7 @@ def slim(model: TfliteModel, out: Path) -> Slimmed:
     slimmer = content
     if left is None:
         _clear(tables)
-        _clear_names(tables)
+        _shorten_names(tables)
         _clear_metadata(tables)
         _merge_buffers(tables)
         _merge_codes(tables)
@@ -195,19 +200,44 @@ def _clear(tables: Any) -> None:
             operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0
 
 
-def _clear_names(tables: Any) -> None:
-    """All names but those of the main subgraph's inputs and outputs that no signature names."""
-    signatures = tables.signatureDefs or []
-    maps = [m for s in signatures if s.subgraphIndex == 0 for m in (*_listed(s.inputs), *_listed(s.outputs))]
-    named = {m.tensorIndex for m in maps}
-    main = tables.subgraphs[0]
-    kept = {int(i) for i in (*_listed(main.inputs), *_listed(main.outputs))} - named
+def _shorten_names(tables: Any) -> None:
+    """Every tensor gets a name of its own in the file: of the main subgraph's inputs and outputs, what the signature
+    calls them (stored once for both), or the name they have where no signature names them; of all others, a number."""
+    main, named = tables.subgraphs[0], _named_by_signatures(tables)
+    edges = dict.fromkeys(int(i) for i in (*_listed(main.inputs), *_listed(main.outputs)))
+    # What no signature names goes by this name: it stays, whatever it is.
+    unsigned = {i: main.tensors[i].name for i in edges if i not in named}
+    taken = {_bytes(name or b"") for name in (*unsigned.values(), *named.values())}
+    short = (name for name in map(_number_name, itertools.count()) if name not in taken)
+    given = {_bytes(name or b"") for name in unsigned.values()}
     for index, graph in enumerate(tables.subgraphs):
         if not _bytes(graph.name or b"").startswith(_NAMED_SUBGRAPHS):
             graph.name = None
         for at, tensor in enumerate(graph.tensors or []):
-            if index or at not in kept:
-                tensor.name = None
+            if index == 0 and at in unsigned:
+                continue
+            own = named.get(at, b"") if index == 0 and at in edges else b""
+            tensor.name = own if own and own not in given else next(short)
+            given.add(tensor.name)
+
+
+def _named_by_signatures(tables: Any) -> dict[int, bytes]:
+    """{tensor of the main subgraph: its name}, of the first signature that has one; an input's comes first where a
+    tensor is both."""
+    found: dict[int, bytes] = {}
+    for signature in tables.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            for entry in (*_listed(signature.inputs), *_listed(signature.outputs)):
+                found.setdefault(int(entry.tensorIndex), _bytes(entry.name or b""))
+    return found
+
+
+def _number_name(number: int) -> bytes:
+    """0, 1, ... z, 10, ...: up to three of these letters take the room of one."""
+    digits = _DIGITS[number % len(_DIGITS)]
+    while number := number // len(_DIGITS):
+        digits = _DIGITS[number % len(_DIGITS)] + digits
+    return digits.encode()
 
 
 def _clear_metadata(tables: Any) -> None:
@@ -244,7 +274,8 @@ def _merge_buffers(tables: Any) -> None:
 
 
 def _merge_codes(tables: Any) -> None:
-    """Operator codes in use, each once, the most used first: its number, 0, takes no room in an operator."""
+    """Operator codes in use, each once, the most used first: its number, 0, takes no room in an operator. Older readers
+    look into the field for 7 bits alone, newer ones take the larger of both."""
     operators = [operator for graph in tables.subgraphs for operator in graph.operators or []]
     codes = tables.operatorCodes or []
     keys = [(c.deprecatedBuiltinCode, c.builtinCode, _bytes(c.customCode or b""), c.version) for c in codes]
@@ -253,6 +284,9 @@ def _merge_codes(tables: Any) -> None:
         uses[keys[operator.opcodeIndex]] = uses.get(keys[operator.opcodeIndex], 0) + 1
     ranked = sorted(uses, key=lambda key: -uses[key])
     tables.operatorCodes = [codes[keys.index(key)] for key in ranked]
+    for code in tables.operatorCodes:
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+        code.deprecatedBuiltinCode = min(code.builtinCode, _LARGEST_OLD_CODE)
     for operator in operators:
         operator.opcodeIndex = ranked.index(keys[operator.opcodeIndex])
 

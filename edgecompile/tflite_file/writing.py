@@ -52,8 +52,8 @@ def with_signature(model: TfliteModel, names: Signature, path: Path) -> Path:
 
 
 def spelt_out(model: TfliteModel, path: Path) -> Path:
-    """A copy with what `slim` leaves out and some tools can't do without: a name for every tensor, and the field for
-    an operator's code that older versions of the schema had."""
+    """A copy with what some files lack and some tools can't do without: a name for every tensor, and the field for an
+    operator's code that older versions of the schema had. Files that `slim` has written have both."""
     tables = tables_of(model)
     for code in tables.operatorCodes:
         code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)  # older files have that one alone
