@@ -51,7 +51,7 @@ def load_source(source: Source, settings: Settings, session: Session) -> Artifac
     if not isinstance(first, Train):
         return session.run(Job(first, None, settings))
     job = training_job(first, settings)
-    if not first.on_first_use and session.cache.get(job.key) is None:
+    if not first.on_first_use and not _is_trained(job, session):
         raise ModelError(
             f"the built-in model {first.model!r} has no trained weights here",
             hint=f"`edgecompile models train {first.model}`, or build a file of yours with --data {first.model}",
@@ -61,6 +61,16 @@ def load_source(source: Source, settings: Settings, session: Session) -> Artifac
         session.total += 1
         return session.run(Job(Reload(), trained, settings))
     return trained
+
+
+def trains_first(source: Source, settings: Settings, session: Session) -> bool:
+    """Whether `load_source` would have to train the model."""
+    first = source.first
+    return isinstance(first, Train) and first.on_first_use and not _is_trained(training_job(first, settings), session)
+
+
+def _is_trained(job: Job, session: Session) -> bool:
+    return session.cache.get(job.key) is not None
 
 
 def _teacher(source: Source, settings: Settings, session: Session) -> Artifact:

@@ -55,6 +55,31 @@ def make_plan(request: BuildRequest, session: Session, device: Device) -> Plan:
     return plan(request, named, session.facts(data_source(request)))
 
 
+def settings_of(made: Plan) -> Settings:
+    """What the jobs of the plan share, before the model is read."""
+    request = made.request
+    return Settings(
+        data=made.data,
+        fingerprint=made.facts.fingerprint if made.facts else None,
+        options=load_options(request),
+        io=made.io,
+        seed=request.seed,
+        tensorboard=request.tensorboard.resolve() if request.tensorboard else None,
+    )
+
+
+def read_model(made: Plan, session: Session) -> tuple[Plan, Settings, Artifact]:
+    """(the plan and the settings of its jobs, with what the data is to this model; the loaded model)"""
+    settings = settings_of(made)
+    source = load_source(made.source, settings, session)
+    if made.data is not None:
+        expected = data.expected(source.signature, source.meta.get("outputs"))
+        settings = dataclasses.replace(settings, expected=expected)
+        assert made.facts is not None
+        made = dataclasses.replace(made, facts=session.facts_for_model(made.facts, settings))
+    return made, settings, source
+
+
 def build(request: BuildRequest, session: Session, device: Device | None = None) -> Built:
     """Build the bundle, or raise: an error of a gate leaves the bundle that was there as it was.
 
@@ -64,20 +89,7 @@ def build(request: BuildRequest, session: Session, device: Device | None = None)
     made = make_plan(request, session, device)
     session.total = 2 + len(made.steps) + len(after(made))
     session.display.line(f"{made.source.name} for {made.target.id}: recipe {made.recipe.name} ({made.reason})")
-    settings = Settings(
-        data=made.data,
-        fingerprint=made.facts.fingerprint if made.facts else None,
-        options=load_options(request),
-        io=made.io,
-        seed=request.seed,
-        tensorboard=request.tensorboard.resolve() if request.tensorboard else None,
-    )
-    source = load_source(made.source, settings, session)
-    if made.data is not None:
-        expected = data.expected(source.signature, source.meta.get("outputs"))
-        settings = dataclasses.replace(settings, expected=expected)
-        assert made.facts is not None
-        made = dataclasses.replace(made, facts=session.facts_for_model(made.facts, settings))
+    made, settings, source = read_model(made, session)
     baseline = session.run(Job(Baseline(), source, settings))
 
     found, trials = None, Trials(made, source, baseline, settings, session, device)

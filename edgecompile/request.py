@@ -172,7 +172,8 @@ def look_up(request: BuildRequest, board: Device | None) -> Named:
 def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
     """Check the whole request and decide what to do. `facts`: what the data is, None without data."""
     target, source = named.target, named.source
-    first = first_recipe(target, _is_quantized(source), facts)
+    quantized = _is_quantized(source)
+    first = first_recipe(target, quantized, facts)
     recipe, reason = (
         (named.recipe, "asked for") if named.recipe else default_recipe(target, first, facts, request.max_drop)
     )
@@ -181,6 +182,11 @@ def plan(request: BuildRequest, named: Named, facts: TaskFacts | None) -> Plan:
     if isinstance(minutes, str):
         minutes = MINUTES_AFTER_THE_FIRST if begins else DEFAULT_MINUTES
     request = dataclasses.replace(request, budget_minutes=minutes)
+    if quantized and (recipe.search or any(step.name not in ("convert", "slim") for step in recipe.steps)):
+        raise RecipeError(
+            f"{source.path} is quantized already, {recipe.called} takes a float model",
+            hint="give the float model, or leave --recipe out: what is quantized stays as it is (recipe float)",
+        )
     steps = () if recipe.search else chain(recipe.called, recipe.steps, source)
     if recipe.search:
         _check_search(recipe, facts, request)
@@ -362,37 +368,6 @@ def _max_drop(request: BuildRequest, facts: TaskFacts | None) -> float | None:
         return DEFAULT_MAX_DROP if labelled else None
     assert not isinstance(request.max_drop, str)
     return request.max_drop
-
-
-def describe(plan: Plan) -> Mapping[str, object]:
-    """The plan as plain data, for `--dry-run`."""
-    return {
-        "model": plan.source.name,
-        "format": plan.source.kind,
-        "target": plan.target.id,
-        "recipe": plan.recipe.name,
-        "reason": plan.reason,
-        "first": plan.first,
-        "prefers": list(plan.target.prefers) if plan.first else None,
-        "budget_minutes": plan.budget_minutes,
-        "data": plan.data.spec if plan.data else None,
-        "io": plan.io,
-        "threads": plan.threads_told,
-        "backends": list(plan.backends),
-        "left_out": dict(plan.left_out) or None,
-        "stages": [plan.source.first.name, "baseline", *(_names(plan)), *after(plan)],
-        "gates": {
-            "max_drop_percent": plan.max_drop,
-            "max_size_bytes": plan.max_size,
-            "max_latency_ms": plan.request.max_latency_ms,
-            "parity": True,
-        },
-        "out": str(plan.out),
-    }
-
-
-def _names(plan: Plan) -> list[str]:
-    return ["search"] if plan.recipe.search else [step.name for step in plan.steps]
 
 
 def after(plan: Plan) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from running import Run, command, digest, run_cli
 
 from edgecompile import tflite_file
+from edgecompile.errors import DataError, ModelError
 
 TASK = '''
 import numpy as np
@@ -132,6 +133,25 @@ def test_dry_run_writes_nothing(workshop: Path) -> None:
     assert done.code == 0
     assert "load -> baseline -> search -> compile -> verify" in done.out
     assert digest(workshop) == before
+
+
+def test_dry_run_reads_the_model_and_the_data(workshop: Path, tmp_path: Path) -> None:
+    done = run_cli("build", "small.keras", "--data", "digits.npz", "--dry-run", "--json", cwd=workshop)
+    assert done.code == 0, done.err
+    plan = json.loads(done.out)
+    (image,), (scores,) = plan["inputs"], plan["outputs"]
+    assert (image["name"], image["dtype"], image["shape"]) == ("image", "float32", [1, 8, 8, 1])
+    assert scores["shape"] == [1, 10]
+    done = run_cli("build", "small.keras", "--dry-run", cwd=workshop)
+    assert "image float32 [1, 8, 8, 1]" in done.out
+
+    np.savez(tmp_path / "wide.npz", x=np.zeros((20, 9, 9, 1), np.float32))
+    done = run_cli("build", "small.keras", "--data", str(tmp_path / "wide.npz"), "--dry-run", cwd=workshop)
+    assert (done.code, "[9, 9, 1]" in done.err) == (DataError.exit_code, True), done.err
+    cut = tmp_path / "cut.keras"
+    cut.write_bytes((workshop / "small.keras").read_bytes()[:-2000])
+    done = run_cli("build", str(cut), "--dry-run", cwd=workshop)
+    assert (done.code, "cut.keras" in done.err) == (ModelError.exit_code, True), done.err
 
 
 def test_project_file_gives_model_and_options(workshop: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from running import run_cli
 from edgecompile import bench, loaders
 from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.backends.litert import REFERENCE, LiteRtRunner
+from edgecompile.errors import RecipeError
 from edgecompile.loaders.base import LoadOptions
 from edgecompile.stages.evaluate import golden_inputs
 from edgecompile.task import Split, Task
@@ -57,6 +58,21 @@ def bundle(digits_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     done = run_cli("build", "model.tflite", "--data", "digits", "--recipe", "float", "--out", "bundle", cwd=folder)
     assert done.code == 0, done.err
     return folder / "bundle"
+
+
+def test_by_itself_it_stays_as_it_is(bundle: Path) -> None:
+    done = run_cli("build", "model.tflite", "--data", "digits", "--dry-run", "--json", cwd=bundle.parent)
+    assert done.code == 0, done.err
+    plan = json.loads(done.out)
+    assert (plan["recipe"], plan["reason"]) == ("float", "a quantized .tflite stays as it is")
+
+
+@pytest.mark.parametrize("recipe", ["int8", "float16", "qat", "auto"])
+def test_another_recipe_is_refused_before_any_work(bundle: Path, recipe: str) -> None:
+    done = run_cli("build", "model.tflite", "--data", "digits", "--recipe", recipe, cwd=bundle.parent)
+    assert done.code == RecipeError.exit_code
+    assert f"Error: model.tflite is quantized already, recipe '{recipe}' takes a float model" in done.err
+    assert "[1/" not in done.err
 
 
 def test_integers_in_and_floats_out_stay_as_they_are(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     "--tensorboard", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write training logs there."
 )
 @click.option("--remeasure", is_flag=True, help="Measure again, even where figures are known.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--dry-run", is_flag=True, help="Read the model and the data, print the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries print.")
 @click.pass_context
@@ -94,8 +94,9 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     from edgecompile.cli.contradictions import check_build
     from edgecompile.cli.summary import print_plan, print_summary
     from edgecompile.devices.opening import device_for
-    from edgecompile.pipeline import build, make_plan
-    from edgecompile.request import BuildRequest, describe
+    from edgecompile.dry_run import dry_run
+    from edgecompile.pipeline import build
+    from edgecompile.request import BuildRequest
     from edgecompile.session import Session
 
     if not given["model"]:
@@ -133,11 +134,10 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         device_for(request, named=given["target"], say=display.line) as (request, device),
     ):
         if given["dry_run"]:
-            made = make_plan(request, session, device)
+            plan = dry_run(request, session, device)
         else:
             built = build(request, session, device)
     if given["dry_run"]:
-        plan = describe(made)
         if given["as_json"]:
             click.echo(json.dumps(plan, indent=1))
         else:

@@ -26,6 +26,8 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     for key, value in plan.items():
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
+        if key in ("inputs", "outputs") and value is not None:
+            value = [f"{tensor['name']} {tensor['dtype']} {list(tensor['shape'])}" for tensor in value]
         if isinstance(value, list):
             value = (" -> " if key == "stages" else ", ").join(map(str, value))
         console.print(f"{key:<8} {'none' if value is None else value}", markup=False)
