@@ -144,8 +144,11 @@ def latency(p50: float | None, limit: float | None, label: str | None) -> Check:
 
 def accuracies(after: Mapping[str, Any] | None, max_drop: float | None, of: str = "") -> list[Check]:
     """The gate of all outputs together, and that of each where there are several."""
-    each = after.get("outputs", {}) if after is not None else {}
-    return [accuracy(after, max_drop, of), *(accuracy(found, max_drop, of, name) for name, found in each.items())]
+    whole = accuracy(after, max_drop, of)
+    if after is None:
+        return [whole]
+    engine = {"engine": after["engine"]}
+    return [whole, *(accuracy({**found, **engine}, max_drop, of, name) for name, found in after["outputs"].items())]
 
 
 def accuracy(after: Mapping[str, Any] | None, max_drop: float | None, of: str = "", output: str = "") -> Check:

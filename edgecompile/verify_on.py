@@ -169,7 +169,7 @@ class _Compared:
         _, xnnpack = self._here("XNNPACK", engine_outputs, litert, file, x)
         # As the build's gate: an engine that promises the reference kernels' integers has to give them.
         known = own if winner.config.get("exact") else xnnpack
-        return given, own, _close(given, own, known, self._promise, self._name)
+        return given, own, _close(given, own, known, file, self._promise, self._name)
 
     def _by_built_engine(self, winner: Candidate, x: Arrays) -> tuple[Arrays, Check]:
         """Against the graph that it was built from, which the bundle has beside it."""
@@ -218,11 +218,13 @@ def _close(
     there: Mapping[str, Array],
     reference: Mapping[str, Array],
     known: Mapping[str, Array],
+    model: Path,
     promise: Promise,
     name: str,
 ) -> Check:
-    """known: outputs as far from the reference as the winner's may be, beside what the build allowed."""
-    of = parity.outputs_of(read(promise.model))  # the winner's file may be a library
+    """known: outputs as far from the reference as the winner's may be, beside what the build allowed. model: the
+    .tflite that they all are of."""
+    of = parity.outputs_of(read(model))
     found = parity.verdicts(there, reference, known, of, exact=bool(promise.winner.config.get("exact")))
     allowed = {
         key: promise.allowed.get(key, Allowance(0.0)).wider(compare.allowance(array, known[key], of.scales[key]))

@@ -282,9 +282,14 @@ def test_damaged_entries_of_the_cache_are_found_and_made_again(
     arguments = ("build", "digits", "--recipe", "int8", "--out", "bundle")
     done = run_cli(*arguments, cwd=tmp_path, env=env)
     assert done.code == 0, done.err
-    for path in damaged[:5]:
-        said = path.parent if path.name == "artifact.json" else path
-        assert f"{said} was changed or damaged since it was written: it is made again" in done.err
+    told = {
+        path: f"{path.parent if path.name == 'artifact.json' else path} was changed or damaged since it was written: "
+        "it is made again"
+        for path in damaged
+    }
+    for path in damaged[:4]:
+        assert told[path] in done.err
+    assert any(told[path] in done.err for path in damaged[4:])  # facts of other data may lie in the cache as well
     made, before = (json.loads((at / "manifest.json").read_text()) for at in (tmp_path / "bundle", digits_bundle))
     assert made["files"]["model.tflite"] == before["files"]["model.tflite"]
     again = run_cli(*arguments, cwd=tmp_path, env=env)

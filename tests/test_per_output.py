@@ -30,13 +30,14 @@ def test_an_output_that_loses_too_much_fails_by_its_name() -> None:
     assert of.metric is not None
     before, after = {"a": RIGHT, "age": AGES + 2}, {"a": WORSE, "age": LABELS["age"][:, None]}
     found = per_output.compared(of.metric, LABELS, before, after, X, 0)
+    found["engine"] = "litert"
     found["outputs"] = per_output.compared_each(of, LABELS, before, after, X, 0)
     checks = gates.accuracies(found, 5.0)
     assert [(check.name, check.passed) for check in checks] == [
         ("accuracy", True), ("accuracy/a", False), ("accuracy/age", True),
     ]  # fmt: skip
     with pytest.raises(
-        AccuracyGateError, match=r"gate accuracy/a: accuracy 0\.9000 against 1\.0000 .* allowed 5 points"
+        AccuracyGateError, match=r"gate accuracy/a: accuracy 0\.9000 by litert against 1\.0000 .* allowed 5 points"
     ):
         gates.enforce(checks)
 

@@ -18,7 +18,8 @@ from edgecompile.layerwise.graph import Graph, Node
 
 _COMMUTATIVE = frozenset({"ADD", "MUL", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"})
 # Names that converters give outputs when they have no other.
-_NAMELESS = frozenset({"Identity", "StatefulPartitionedCall", "PartitionedCall", ""})
+# Those of up to three letters and digits may be the numbers that slimming gives (tflite_file/slimming.py).
+_NAMELESS = re.compile(r"Identity|StatefulPartitionedCall|PartitionedCall|[0-9a-z]{0,3}")
 # What quantizers add to the name of the tensor that they cast, and TF-MOT to that of a layer it wraps.
 _ADDED = re.compile(r"(_quantized|_requantized|_dequantized|_dequant|_requant|_int8|_uint8|_int16)+$")
 _WRAPPED = re.compile(r"^(quant|prune_low_magnitude|cluster)_")
@@ -67,7 +68,7 @@ def layer_name(tensor: str) -> str:
 
 def _own(graph: Graph, node: Node) -> str | None:
     name = layer_name(graph.tensor(node.outputs[0]).name) if node.outputs else ""
-    return None if name in _NAMELESS else name
+    return None if _NAMELESS.fullmatch(name) else name
 
 
 def _by_name(graph: Graph, node: Node) -> Hashable:

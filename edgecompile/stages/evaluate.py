@@ -178,11 +178,12 @@ class Test:
             check_finite(outputs, "the converted model's outputs on the test set")
         with np.load(self.baseline_outputs) as saved:
             before = {name: saved[name] for name in saved.files}
-        engine = {"engine": self.candidate.id}
-        metrics = per_output.compared(metric, labels, before, outputs, x, ctx.seed) | engine
-        of_each = per_output.compared_each(task, labels, before, outputs, x, ctx.seed)
-        metrics["outputs"] = {name: found | engine for name, found in of_each.items()}
-        metrics["answers"] = answers.told(task, labels, outputs, x)
+        metrics = {
+            **per_output.compared(metric, labels, before, outputs, x, ctx.seed),
+            "outputs": per_output.compared_each(task, labels, before, outputs, x, ctx.seed),
+            "engine": self.candidate.id,
+            "answers": answers.told(task, labels, outputs, x),
+        }
         notes = (f"the model {metrics['answers']}",) if metrics["answers"] else ()
         return Outcome(TFLITE, {}, artifact.signature, metrics, notes)
 

@@ -173,8 +173,8 @@ class TfliteModel:
         return self.subgraphs[0]
 
     def named(self, names: Mapping[int, str]) -> TfliteModel:
-        """This model with names for tensors of the main subgraph that have none, by index."""
-        tensors = (t if t.name else dataclasses.replace(t, name=names.get(t.index, "")) for t in self.main.tensors)
+        """This model with these names for tensors of the main subgraph, by index: a slim file's own are numbers."""
+        tensors = (dataclasses.replace(t, name=names.get(t.index) or t.name) for t in self.main.tensors)
         main = dataclasses.replace(self.main, tensors=tuple(tensors))
         return dataclasses.replace(self, subgraphs=(main, *self.subgraphs[1:]))
 

@@ -37,6 +37,7 @@ def printed(
         "techniques": techniques or [],
         "measurement": None,
         "winner": {"id": "litert", "why": "the only one"},
+        "cautions": [],
         "gates": [],
     }
     print_summary(Built(Path("out"), manifest, cached=0, ran=1))
@@ -60,16 +61,22 @@ def test_words_fit_what_was_gained_or_lost(capsys: pytest.CaptureFixture[str]) -
             "file_size": (45_000, 18_000),
             "file_size_gzip": (40_000, 44_000),
             "latency_p50": (1.8, 1.0),
-            "latency_p90": (1.0, 1.3),
+            "latency_p90": (1.9, 1.1),
             "peak_rss": (45.1, 45.2),
         },
     )
     assert row(lines, "size").endswith("2.50× smaller")
     assert row(lines, "size, gzip").endswith("1.10× larger")
     assert row(lines, "latency p50").endswith("1.80× faster")
-    assert row(lines, "latency p90").endswith("1.30× slower")
+    assert row(lines, "latency p90").endswith("1.73× faster")
     assert row(lines, "peak RSS").endswith("47.40 MB  the same")
     assert lines[-2:] == ["report: out/report.html, each step and layer", "bundle: out"]
+
+
+def test_a_percentile_within_the_spread_of_the_runs_has_no_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, {"latency_p50": (1.0, 1.3), "latency_p90": (2.4, 2.0)})
+    assert row(lines, "latency p50").endswith("1.30× slower")
+    assert row(lines, "latency p90").endswith("ms")
 
 
 def test_the_packed_form_that_was_asked_for_has_a_row(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from running import Run, run_cli
+from running import Run, edit_manifest, run_cli
 from sklearn.metrics import average_precision_score, r2_score
 
 from edgecompile.verify import Verification, verify
@@ -108,11 +108,12 @@ def test_verify_judges_each_output(
         ("accuracy", True), ("accuracy/age", True), ("accuracy/kind", True), ("accuracy/tags", True),
     ]  # fmt: skip
     bundle = Path(shutil.copytree("bundle", tmp_path / "bundle"))
-    manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_text())
-    for record in manifest["history"]:
-        if record["stage"] == "test":
-            record["metrics"]["outputs"]["kind"]["value"] += 0.25
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+    def promise_more(manifest: dict[str, Any]) -> None:
+        (test,) = (record for record in manifest["history"] if record["stage"] == "test")
+        test["metrics"]["outputs"]["kind"]["value"] += 0.25
+
+    edit_manifest(bundle, promise_more)
     found = check(bundle)
     assert found.failed == ["accuracy/kind"]
     assert "the manifest says" in next(c.text for c in found.checks if c.name == "accuracy/kind")
