@@ -166,41 +166,52 @@ def parity(
     *,
     floats: bool = False,
     step: float = 0.0,
+    builtin: Array | None = None,
 ) -> Parity:
     """Judges `candidate` against `reference` by what `xnnpack`, XNNPACK's values for the same inputs, allows
     (`allowance`). All of one shape.
 
-    scale, zero_point: of the output's quantization, None for floats and plain integers. floats, step: as `allowance`
-    has them.
+    scale, zero_point: of the output's quantization, None for floats and plain integers. floats, step, builtin: as
+    `allowance` has them.
     DataError for different shapes or types and for nothing to compare; NonFiniteError for NaN or infinity.
     """
     _check_alike(xnnpack, reference, "XNNPACK")
-    return judged(
-        candidate, reference, allowance(reference, xnnpack, scale, floats=floats, step=step), scale, zero_point
-    )
+    allowed = allowance(reference, xnnpack, scale, floats=floats, step=step, builtin=builtin)
+    return judged(candidate, reference, allowed, scale, zero_point)
 
 
 def allowance(
-    reference: Array, xnnpack: Array, scale: float | None, *, floats: bool = False, step: float = 0.0
+    reference: Array,
+    xnnpack: Array,
+    scale: float | None,
+    *,
+    floats: bool = False,
+    step: float = 0.0,
+    builtin: Array | None = None,
 ) -> Allowance:
     """What an engine may differ by, told by how far XNNPACK is from the reference kernels.
 
     Float outputs: the largest of 1e-5 of the range (which includes zero) and 3 x XNNPACK's own difference; of a model
     whose arithmetic is all float (`floats`), at most 1e-3 of the range. Integer outputs (`scale` their quantization's):
     XNNPACK's own difference. Both: one `step` (in the real unit) of the last quantized tensor at least, as kernels
-    round one way or the other; and a quarter of the range at most, beyond which as many values may be as three times
-    (of integers: once) XNNPACK's differences are, a quarter of all at most.
+    round one way or the other, and the difference of `builtin`, where LiteRT's other kernels are given: a step that one
+    of the two rounds otherwise inside is more than one at the end. And a quarter of the range at most, beyond which as
+    many values may be as three times (of integers: once) XNNPACK's differences are, a quarter of all at most.
     Plain integers, such as class numbers: 3 x as many others as XNNPACK has, a quarter of all at most.
     """
     if reference.size == 0:
         raise DataError("no output values to compare", hint="golden inputs must hold at least one sample")
     if scale is None and reference.dtype.kind in "iub":
         others = XNNPACK_FACTOR * int(np.count_nonzero(xnnpack != reference))
+        if builtin is not None:
+            others = max(others, int(np.count_nonzero(builtin != reference)))
         return Allowance(0.0, min(others, _disagreements(reference)))
     full = _range(reference, scale)
     apart = _apart(xnnpack, reference, scale)
     if scale is None:
         apart = XNNPACK_FACTOR * apart
+    if builtin is not None:
+        apart = np.maximum(apart, _apart(builtin, reference, scale))
     smallest = FLOAT_TOLERANCE * full if scale is None else 0.0
     tolerance = max(step + smallest, float(apart.max()))  # a step in floats is rounded, too
     most = (FLOAT_CEILING if floats else JUMP) * full

@@ -52,11 +52,13 @@ def dequantized(model: TfliteModel) -> dict[str, float]:
     return found
 
 
-def verdicts(given: Arrays, reference: Arrays, known: Arrays, of: Outputs, *, exact: bool = False) -> dict[str, Parity]:
+def verdicts(
+    given: Arrays, reference: Arrays, known: Arrays, of: Outputs, *, builtin: Arrays | None = None, exact: bool = False
+) -> dict[str, Parity]:
     """`compare.parity` of each output; of lists of detections, what `detections.judged` says.
 
-    known: XNNPACK's outputs, which say how far an engine may be off. exact: of an engine that is to give the
-    reference's numbers: rounding is no excuse, and lists are judged place by place.
+    known, builtin: the outputs of XNNPACK and of LiteRT's own kernels, which say how far an engine may be off. exact:
+    of an engine that is to give the reference's numbers: rounding is no excuse, and lists are judged place by place.
     """
     found = {
         name: compare.parity(
@@ -67,6 +69,7 @@ def verdicts(given: Arrays, reference: Arrays, known: Arrays, of: Outputs, *, ex
             of.zero_points.get(name),
             floats=of.floats,
             step=0.0 if exact else of.steps.get(name, 0.0),
+            builtin=None if exact or builtin is None else builtin[name],
         )
         for name, array in reference.items()
     }

@@ -33,17 +33,19 @@ class Judge:
     inputs: Arrays
     reference: Arrays
     known: Arrays
+    builtin: Arrays
 
     def __call__(self, given: Arrays) -> dict[str, Parity]:
-        return parity.verdicts(given, self.reference, self.known, parity.outputs_of(read(self.path)))
+        of = parity.outputs_of(read(self.path))
+        return parity.verdicts(given, self.reference, self.known, of, builtin=self.builtin)
 
     def run(self, path: Path, kernels: str = XNNPACK) -> Arrays:
         return LiteRtRunner(path, kernels).run(self.inputs)
 
 
 def judge(path: Path, inputs: Arrays) -> Judge:
-    reference = LiteRtRunner(path, reference_kernels(read(path))).run(inputs)
-    return Judge(path, inputs, reference, LiteRtRunner(path, XNNPACK).run(inputs))
+    kernels = reference_kernels(read(path)), XNNPACK, BUILTIN
+    return Judge(path, inputs, *(LiteRtRunner(path, of).run(inputs) for of in kernels))
 
 
 def pictures() -> tuple[Array, Array, Array]:
@@ -149,6 +151,35 @@ def test_litert_agrees_with_itself_and_one_changed_weight_is_caught(
     for verdict in wrong.values():
         assert verdict.tolerance <= 0.02 * verdict.range
         assert verdict.allowed_beyond <= 0.01 * verdict.size
+
+
+def test_steps_inside_a_network_of_dense_layers_fail_neither_of_the_own_kernels(tmp_path: Path) -> None:
+    """The reference kernels round FULLY_CONNECTED otherwise, now and then by a step; a sigmoid makes it more."""
+    import tensorflow as tf
+    import tf_keras
+
+    layers, steps = tf_keras.layers, []
+    for seed in range(4):
+        tf_keras.utils.set_random_seed(seed)
+        x = np.random.default_rng(seed).normal(size=(64, 12)).astype(np.float32)
+        hidden = [layers.Dense(48, activation="relu", kernel_initializer="he_normal") for _ in range(3)]
+        steep = layers.Dense(2, activation="sigmoid", kernel_initializer=tf_keras.initializers.RandomNormal(0, 0.6))
+        model = tf_keras.Sequential([layers.Input((12,)), *hidden, steep])
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda x=x: ([sample[None]] for sample in x)
+        path = tmp_path / f"dense{seed}.tflite"
+        path.write_bytes(converter.convert())
+        (name,) = (spec.name for spec in read(path).signature.inputs)
+        network = judge(path, {name: x})
+        for kernels in (XNNPACK, BUILTIN):
+            assert all(verdict.passed for verdict in network(network.run(path, kernels)).values()), kernels
+        (output,) = network.reference
+        apart = np.abs(network.builtin[output] - network.reference[output]).max()
+        steps.append(apart / parity.outputs_of(read(path)).steps[output])
+        wrong = {output: network.reference[output] + np.float32(0.05)}
+        assert not network(wrong)[output].passed
+    assert max(steps) > 1.5  # a step at the end alone would have been allowed anyway
 
 
 def test_a_sum_of_integers_is_judged_by_the_default_kernels(networks: dict[str, Judge]) -> None:

@@ -86,11 +86,11 @@ def unreferenced(model: TfliteModel) -> str:
             dtype = graph.tensors[operator.inputs[0]].dtype if operator.inputs else ""
             if operator.name == "SUM" and dtype in ("int8", "int16"):
                 return f"add {dtype} up wrongly"
-    refused = _refusal(model, REFERENCE)
-    return "" if not refused or _refusal(model, BUILTIN) else refused
+    refused = refusal(model, REFERENCE)
+    return "" if not refused or refusal(model, BUILTIN) else refused
 
 
-def _refusal(model: TfliteModel, kernels: str) -> str:
+def refusal(model: TfliteModel, kernels: str) -> str:
     try:
         LiteRtRunner(model.path, kernels)
     except ModelError as problem:

@@ -15,7 +15,7 @@ from edgecompile import answers, compare, data, golden, parity, per_output
 from edgecompile.artifact import KERAS, KERAS3, QAT, SAVED_MODEL, TFLITE, Artifact, Signature, TensorInfo
 from edgecompile.backends import BACKENDS
 from edgecompile.backends.base import Candidate
-from edgecompile.backends.litert import XNNPACK, LiteRtRunner, named_kernels, reference_kernels
+from edgecompile.backends.litert import BUILTIN, XNNPACK, LiteRtRunner, named_kernels, reference_kernels, refusal
 from edgecompile.data import DataSource, check_labels
 from edgecompile.errors import DataError, NonFiniteError
 from edgecompile.loaders.base import SourceModel
@@ -130,6 +130,7 @@ class Parity:
         known = xnnpack.run(inputs)
         specs = {spec.name: spec for spec in xnnpack.outputs}
         of = parity.outputs_of(model)
+        builtin = None if of.floats or refusal(model, BUILTIN) else LiteRtRunner(artifact.model, BUILTIN).run(inputs)
         source = {name: stored[golden.FLOAT][name] for name in reference}
         verdicts, distances = {}, {}
         for candidate in self.candidates:
@@ -137,7 +138,8 @@ class Parity:
                 given = load_inputs(Path(self.given[candidate.id]))
             else:
                 given = BACKENDS[candidate.backend].open(candidate).run(inputs)
-            judged = parity.verdicts(given, reference, known, of, exact=bool(candidate.config.get("exact")))
+            exact = bool(candidate.config.get("exact"))
+            judged = parity.verdicts(given, reference, known, of, builtin=builtin, exact=exact)
             verdicts[candidate.id] = {name: asdict(verdict) for name, verdict in judged.items()}
             distances[candidate.id] = _distances(given, specs, source)
         metrics = {
