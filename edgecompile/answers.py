@@ -74,7 +74,7 @@ def _of_values(label: Array, output: Array) -> str:
         return ""
     error = float(np.mean(metrics.squared_error(label, output)))
     spread = float(np.var(label.astype(np.float64), axis=0).mean())
-    if error < spread or spread == 0:
+    if error < spread or error == 0:
         return ""
     return f"is no nearer than the labels' mean: its squared error is {error:.4g}, that of the mean {spread:.4g}"
 

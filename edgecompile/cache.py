@@ -93,6 +93,14 @@ def usable(say: Callable[[str], None]) -> Iterator[None]:
                 os.environ["EDGECOMPILE_CACHE"] = before
 
 
+def require_writable() -> None:
+    """OutputError where the cache can't be written: what a build makes is kept there."""
+    if why := _unwritable(cache_root()):
+        raise OutputError(
+            f"the cache {cache_root()} can't be written ({why})", hint="set EDGECOMPILE_CACHE to a folder of yours"
+        )
+
+
 def _unwritable(root: Path) -> str | None:
     """Why nothing can be written to the folder; None where it can."""
     try:
@@ -168,6 +176,8 @@ class Cache:
 
     def keep(self, path: Path, facts: Mapping[str, Any]) -> None:
         """JSON, written whole."""
+        if path.is_dir():
+            self._discard(path)
         write_file(path, sealed.seal(facts))
 
     def _entry(self, key: str) -> Path:

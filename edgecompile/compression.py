@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from edgecompile import data
-from edgecompile.artifact import KERAS3, Artifact
+from edgecompile.artifact import KERAS3, Artifact, Signature
 from edgecompile.devices.local import LocalDevice
 from edgecompile.errors import ModelError
 from edgecompile.job import Job, Settings
@@ -22,7 +22,7 @@ def compress(
     made: Plan, source: Artifact, settings: Settings, session: Session, least: float | None = None
 ) -> Iterator[Artifact]:
     """The artifact of each of the plan's steps, as it is made. least: as Job's."""
-    teacher = source if made.teacher is None else _teacher(made.teacher, settings, session)
+    teacher = source if made.teacher is None else _teacher(made.teacher, source.signature, settings, session)
     artifact, spent = source, 0.0
     for number, step in enumerate(made.steps):
         learns = "teacher" in step.uses
@@ -73,10 +73,23 @@ def _is_trained(job: Job, session: Session) -> bool:
     return session.cache.get(job.key) is not None
 
 
-def _teacher(source: Source, settings: Settings, session: Session) -> Artifact:
-    """The model that --teacher names, as one that can be traced into a training step."""
-    session.total += 1
+def load_teacher(source: Source, student: Signature, settings: Settings, session: Session) -> Artifact:
+    """The model that --teacher names. ModelError where it takes or gives something else than the student."""
     teacher = load_source(source, settings, session)
+    for side in ("inputs", "outputs"):
+        its, ours = ([list(tensor.shape[1:]) for tensor in getattr(of, side)] for of in (teacher.signature, student))
+        if its != ours:
+            raise ModelError(
+                f"the teacher {source.name} has {side} of shapes {its}, the model to be trained {ours}",
+                hint="distillation needs a teacher of the same task, with the same inputs and outputs",
+            )
+    return teacher
+
+
+def _teacher(source: Source, student: Signature, settings: Settings, session: Session) -> Artifact:
+    """The teacher as a model that can be traced into a training step."""
+    session.total += 1
+    teacher = load_teacher(source, student, settings, session)
     if teacher.kind != KERAS3:
         return teacher
     session.total += 1

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from edgecompile.artifact import Signature
-from edgecompile.compression import load_source, trains_first
+from edgecompile.compression import load_teacher, trains_first
 from edgecompile.devices.base import Device
 from edgecompile.job import Settings, task_of
 from edgecompile.pipeline import make_plan, read_model, settings_of
@@ -32,8 +32,8 @@ def dry_run(request: BuildRequest, session: Session, device: Device) -> Mapping[
         if made.data is not None:
             what = "checking the data against the model"
             session.worker.call(what, check_data, settings, signature, report=session.display.progress)
-    if made.teacher in read:
-        load_source(made.teacher, settings, session)
+    if made.teacher in read and signature is not None:
+        load_teacher(made.teacher, signature, settings, session)
     return _described(made, signature)
 
 

@@ -19,7 +19,7 @@ from edgecompile.errors import (
     SizeGateError,
 )
 from edgecompile.manifest import MEASURED
-from edgecompile.units import format_ms, format_size
+from edgecompile.units import format_metric, format_ms, format_size
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,11 @@ class Check:
 
 
 def enforce(checks: Sequence[Check]) -> None:
-    for check in checks:
-        if check.passed is False:
-            raise check.error(f"gate {check.name}: {check.text}; the bundle was not written", hint=check.hint)
+    """The error of the first check that failed, with what all that failed have to say."""
+    failed = [check for check in checks if check.passed is False]
+    if failed:
+        told = "; ".join(f"gate {check.name}: {check.text}" for check in failed)
+        raise failed[0].error(f"{told}; the bundle was not written", hint=failed[0].hint)
 
 
 def check_io(signature: Signature, io: str) -> None:
@@ -160,12 +162,14 @@ def accuracy(after: Mapping[str, Any] | None, max_drop: float | None, of: str = 
     hint = "a milder recipe, more --budget-minutes for a trained one, or a larger --max-drop"
     if after is None:
         return Check("accuracy", None, "not measured: the data has no labelled test set", AccuracyGateError, hint)
-    low, high = after["interval"]
     drop, unit = math.inf if after["drop"] is None else after["drop"], after["drop_unit"]
+    scale = max(abs(after["value"]), abs(after["before"]))
+    value, before = (format_metric(after[key], scale) for key in ("value", "before"))
+    low, high = (format_metric(bound, scale, sign=True) for bound in after["interval"])
     text = (
-        f"{after['metric']} {after['value']:.4f} by {after['engine']} against {after['before']:.4f} of the float model "
+        f"{after['metric']} {value} by {after['engine']} against {before} of the float model "
         f"on {after['samples']} test samples: {'drop' if drop >= 0 else 'gain'} {abs(drop):.2f}{unit} "
-        f"(95% interval of the difference {low:+.4f} to {high:+.4f})"
+        f"(95% interval of the difference {low} to {high})"
     )
     if of:
         text = f"{of}: {text}"

@@ -91,11 +91,15 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     try:
         data = plain_json.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise BundleError(f"{path} is damaged: {problem}", hint="build the bundle again") from None
+        raise BundleError(
+            f"{path} is damaged: {problem}", hint="remove the folder and build the bundle again"
+        ) from None
     required = ("schema", "model", "files", "figures", "winner")
     missing = [key for key in required if not isinstance(data, dict) or key not in data]
     if missing:
-        raise BundleError(f"{path} is not a manifest: {missing[0]!r} is missing", hint="build the bundle again")
+        raise BundleError(
+            f"{path} is not a manifest: {missing[0]!r} is missing", hint="remove the folder and build the bundle again"
+        )
     if data["schema"] != SCHEMA_VERSION:
         version = data["schema"] if isinstance(data["schema"], int) else "that is no number"
         raise BundleError(
@@ -116,7 +120,7 @@ def check_manifest(bundle: Path, manifest: Mapping[str, Any]) -> None:
         )
     problem = first_problem(manifest, plain_json.parse(SCHEMA_FILE.read_text(encoding="utf-8")))
     if problem:
-        raise BundleError(f"{path} is damaged: {problem}", hint="build the bundle again")
+        raise BundleError(f"{path} is damaged: {problem}", hint="remove the folder and build the bundle again")
 
 
 def _digest_of_what_was_read(manifest: Mapping[str, Any]) -> str | None:

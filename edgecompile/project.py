@@ -25,4 +25,6 @@ def read_project(folder: Path, options: Iterable[str]) -> dict[str, Any]:
     for key, value in data.items():
         if isinstance(value, dict):
             raise ProjectFileError(f"{FILE}: {key}: expected a value, received a table")
+        if any("\0" in str(part) for part in (value if isinstance(value, list) else [value])):
+            raise ProjectFileError(f"{FILE}: {key}: expected text without NUL, received {value!r}")
     return {key.replace("-", "_"): value for key, value in data.items()}

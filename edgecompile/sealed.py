@@ -29,7 +29,9 @@ def unseal(path: Path) -> dict[str, Any]:
         found = plain_json.parse(path.read_bytes())
         digest = found.pop(_DIGEST)
         whole = sha256_json(found) == digest
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
         raise Damaged(f"{path} was changed or damaged since it was written")
@@ -54,5 +56,9 @@ def digests(folder: Path) -> dict[str, str]:
 def check(folder: Path, expected: Mapping[str, str]) -> None:
     """Damaged where a file isn't what it was when `digests` were taken; FileNotFoundError where it is gone."""
     for name, digest in expected.items():
-        if sha256_file(folder / name) != digest:
+        try:
+            whole = sha256_file(folder / name) == digest
+        except IsADirectoryError:
+            whole = False
+        if not whole:
             raise Damaged(f"{folder / name} was changed or damaged since it was written")

@@ -24,6 +24,8 @@ _MOST = 1_000_000_000_000
 
 def read_toml(path: Path, error: type[EdgecompileError]) -> dict[str, Any]:
     """The file's content. Every number in it is finite and no larger than any setting may be."""
+    if path.exists() and not path.is_file():
+        raise error(f"{path}: no file, expected TOML")  # a pipe would be waited for
     try:
         data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -35,6 +35,19 @@ def parse_time_ms(text: str) -> float:
     return ms
 
 
+_DIGITS = 4
+
+
+def format_metric(value: float, scale: float = 1.0, *, sign: bool = False) -> str:
+    """A metric, or a difference of two: 4 decimals, or 4 digits where the metric is too small or large for them.
+
+    scale: the metric that a difference is of, which says how many digits mean something.
+    """
+    plus = "+" if sign else ""
+    plain = value == 0 or 0.01 <= max(abs(scale), abs(value)) < 1e6
+    return f"{value:{plus}.{_DIGITS}{'f' if plain else 'g'}}"
+
+
 _MOST_NUMBERS = 16  # numbers of threads that engines compete with: each is compiled, checked and measured
 _DURATIONS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 

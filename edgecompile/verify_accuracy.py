@@ -17,6 +17,7 @@ from edgecompile.manifest import MEASURED, Figure
 from edgecompile.promise import Promise, check, failed
 from edgecompile.stages.base import Progress
 from edgecompile.stages.evaluate import on_test_set
+from edgecompile.units import format_metric
 from edgecompile.worker import Worker
 
 METRIC_TOLERANCE = 1e-6
@@ -87,7 +88,9 @@ def judge_metric(value: float, samples: int, promise: Promise, *, same_machine: 
     """On the build's machine the metric must be the manifest's; elsewhere it may be worse within the interval there."""
     assert promise.data is not None
     assert promise.metric is not None
-    text = f"{promise.data['metric']} {value:.4f} on {samples} test samples, the manifest says {promise.metric:.4f}"
+    scale = max(abs(value), abs(promise.metric))
+    found, promised = (format_metric(score, scale) for score in (value, promise.metric))
+    text = f"{promise.data['metric']} {found} on {samples} test samples, the manifest says {promised}"
     if abs(value - promise.metric) <= METRIC_TOLERANCE:
         return check("accuracy", True, text)
     text = f"{text}: {value - promise.metric:+.6f}"
@@ -95,7 +98,9 @@ def judge_metric(value: float, samples: int, promise: Promise, *, same_machine: 
         return check("accuracy", False, text)
     higher = promise.data["higher_is_better"]
     holds = value >= promise.worst if higher else value <= promise.worst
-    bound = f"at {'least' if higher else 'most'} {promise.worst:.4f}, the end of the build's 95% interval"
+    bound = (
+        f"at {'least' if higher else 'most'} {format_metric(promise.worst, scale)}, the end of the build's 95% interval"
+    )
     return check("accuracy", holds, f"{text} (another machine than the build's; expected {bound})")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import signal
@@ -229,6 +230,18 @@ def check(done: Run, error: type[errors.EdgecompileError], *words: str) -> None:
 def test_project_file_with_unknown_key(tmp_path: Path) -> None:
     (tmp_path / "edgecompile.toml").write_text('model = "digits"\nmax-dorp = "1%"\n')
     check(run_cli("build", cwd=tmp_path), errors.ProjectFileError, "perhaps you meant 'max-drop'")
+
+
+def test_project_file_takes_any_option_and_no_nul(tmp_path: Path) -> None:
+    file = tmp_path / "edgecompile.toml"
+    file.write_text('model = "digits"\njson = true\ndry-run = true\n')
+    done = run_cli("build", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["model"] == "digits"
+    file.write_text('model = "digits"\nout = "a\\u0000b"\n')
+    done = run_cli("build", "--dry-run", cwd=tmp_path)
+    assert done.code == errors.ProjectFileError.exit_code
+    assert "without NUL" in done.err
 
 
 def test_project_file_of_a_wrong_type(tmp_path: Path) -> None:

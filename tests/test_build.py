@@ -12,7 +12,7 @@ import pytest
 from running import Run, command, digest, run_cli
 
 from edgecompile import tflite_file
-from edgecompile.errors import DataError, ModelError
+from edgecompile.errors import DataError, ModelError, OutputError
 
 TASK = '''
 import numpy as np
@@ -152,6 +152,28 @@ def test_dry_run_reads_the_model_and_the_data(workshop: Path, tmp_path: Path) ->
     cut.write_bytes((workshop / "small.keras").read_bytes()[:-2000])
     done = run_cli("build", str(cut), "--dry-run", cwd=workshop)
     assert (done.code, "cut.keras" in done.err) == (ModelError.exit_code, True), done.err
+
+
+def test_a_teacher_of_another_task_is_refused_before_anything_is_trained(workshop: Path) -> None:
+    for more in ("--dry-run", "--budget-minutes=0.1"):
+        done = run_cli(
+            "build", "small.keras", "--data", "digits.npz", "--recipe", "distill", "--teacher", "twice.h5", more,
+            cwd=workshop,
+        )  # fmt: skip
+        assert done.code == ModelError.exit_code
+        assert "the teacher twice has outputs of shapes [[10], [1]], the model to be trained [[10]]" in done.err
+
+
+def test_a_cache_that_cannot_be_written_is_named_at_once(workshop: Path) -> None:
+    command = ("build", "small.keras", "--recipe", "dynamic", "--target", "rpi4")
+    nowhere = {"EDGECOMPILE_CACHE": "/dev/null/cache"}
+    done = run_cli(*command, cwd=workshop, env=nowhere)
+    assert done.code == OutputError.exit_code
+    assert "the cache /dev/null/cache can't be written" in done.err
+    assert "set EDGECOMPILE_CACHE" in done.err
+    done = run_cli(*command, "--dry-run", cwd=workshop, env=nowhere)
+    assert done.code == 0, done.err
+    assert "a temporary folder takes its place" in done.err
 
 
 def test_project_file_gives_model_and_options(workshop: Path, tmp_path: Path) -> None:

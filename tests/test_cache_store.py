@@ -315,3 +315,19 @@ def test_wheels_of_which_a_byte_changed_are_downloaded_again(cache: Cache) -> No
     assert provision._kept(["a"], cache, download) == first
     assert first[0].read_bytes() == b"wheel"
     assert len(downloads) == 2
+
+
+@pytest.mark.parametrize("file", ["artifact.json", "model.tflite"])
+def test_a_folder_in_a_files_place_is_damage_that_is_made_again(cache: Cache, file: str) -> None:
+    put(cache, "key")
+    place = cache.root / "stages" / "key" / file
+    place.unlink()
+    place.mkdir()
+    fresh = Cache(cache.root)
+    assert fresh.get("key") is None
+    assert put(fresh, "key").model.read_bytes() == b"model"
+    facts = cache.root / "tasks" / "facts.json"
+    facts.mkdir(parents=True)
+    assert fresh.kept(facts) is None
+    fresh.keep(facts, {"a": 1})
+    assert fresh.kept(facts) == {"a": 1}

@@ -19,8 +19,9 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     del param
     options = [p.opts[-1].lstrip("-") for p in ctx.command.params if isinstance(p, click.Option) and p.expose_value]
     values = read_project(Path.cwd(), ["model", *options])
+    read: dict[str, Any] = {}
     for name, given in values.items():
-        parameter = next(p for p in ctx.command.params if p.name == name)
+        parameter = next(p for p in ctx.command.params if f"--{name.replace('_', '-')}" in p.opts or name == p.name)
         many = getattr(parameter, "multiple", False)
         if many and not isinstance(given, list):
             given = [given]
@@ -31,8 +32,8 @@ def _defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
             expected = "true or false" if flag else "a value"
             raise ProjectFileError(f"{FILE}: {name}: expected {expected}, received {given!r}")
         text = [str(v) for v in given] if isinstance(given, list) else given if flag else str(given)
-        values[name] = text
-    ctx.default_map = {**values, **(ctx.default_map or {})}
+        read[str(parameter.name)] = text
+    ctx.default_map = {**read, **(ctx.default_map or {})}
     return value
 
 
@@ -91,6 +92,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
       edgecompile build digits --target host
       edgecompile build my.keras --data my.npz --target rpi4 --max-drop 1%
     """
+    from edgecompile.cache import require_writable, usable
     from edgecompile.cli.contradictions import check_build
     from edgecompile.cli.summary import print_plan, print_summary
     from edgecompile.devices.opening import device_for
@@ -128,8 +130,11 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         remeasure=given["remeasure"],
         seed=given["seed"],
     )
+    if not given["dry_run"]:
+        require_writable()
     with (
         make_display() as display,
+        usable(display.line),
         Session(display, verbose=given["verbose"]) as session,
         device_for(request, named=given["target"], say=display.line) as (request, device),
     ):

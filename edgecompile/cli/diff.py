@@ -123,7 +123,9 @@ def _print(found: Difference, everything: bool) -> None:
         fall = comparison.steepest.fall_db
         click.echo(f"most lost in one operator: {fall:.1f} dB at {_place(comparison.steepest)}")
     if not comparison.parted:
-        click.echo(f"the same, within {comparison.limit.text}")
+        apart = len(comparison.only_a) + len(comparison.only_b)
+        but = f", but for {apart} operators that only one of them has" if apart else ""
+        click.echo(f"the same, within {comparison.limit.text}{but}")
 
 
 def _structure(side: str, alone: tuple[Alone, ...], everything: bool) -> None:

@@ -100,9 +100,11 @@ def train(
       edgecompile models train digits
     """
     from edgecompile import builtin
+    from edgecompile.cache import require_writable
     from edgecompile.cli.display import make_display
     from edgecompile.session import Session
 
+    require_writable()
     with make_display() as display, Session(display, verbose=verbose) as session:
         found = builtin.train(
             model, session, epochs=epochs, budget_minutes=budget_minutes, out=out, tensorboard=tensorboard

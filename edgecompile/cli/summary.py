@@ -14,7 +14,7 @@ from edgecompile.pipeline import Built
 from edgecompile.report import techniques
 from edgecompile.report.formats import metric, ratio, speed, within_spread
 from edgecompile.report.techniques import LATENCY, SOURCE, Rung
-from edgecompile.units import format_count, format_mebibytes, format_ms, format_size
+from edgecompile.units import format_count, format_mebibytes, format_metric, format_ms, format_size
 
 _SIZE = ("smaller", "larger")
 _STEPS = 6  # rows at most of what each step bought: the report has all
@@ -68,6 +68,11 @@ def print_summary(built: Built) -> None:
     console.print(f"bundle: {built.out}", markup=False, soft_wrap=True)
 
 
+def _metric_cells(before: float, after: float) -> tuple[str, str, str]:
+    scale = max(abs(before), abs(after))
+    return format_metric(before, scale), format_metric(after, scale), format_metric(after - before, scale, sign=True)
+
+
 def _comparison(manifest: Mapping[str, Any]) -> Table:
     """The float source beside the bundle."""
     table = Table(title=None, box=None, padding=(0, 2, 0, 0))
@@ -77,11 +82,11 @@ def _comparison(manifest: Mapping[str, Any]) -> Table:
     if metric:
         before, after = find(manifest, metric, "source"), find(manifest, metric, "model")
         if before is not None and after is not None:
-            table.add_row(metric, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+            table.add_row(metric, *_metric_cells(before, after))
         for name in of_outputs(manifest):
             before, after = find(manifest, name, "source"), find(manifest, name, "model")
             if before is not None and after is not None:
-                table.add_row(f"  {name}", f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+                table.add_row(f"  {name}", *_metric_cells(before, after))
     for name, title, written, words in _rows(manifest):
         before, after = find(manifest, name, "source"), find(manifest, name, "model")
         if before is not None and after is not None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.errors import DataError, perhaps
 from edgecompile.task import AUTOENCODER, CLASSIFICATION, MULTI_LABEL, REGRESSION, Array, Arrays, Task, of_output
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def check_labels(task: Task, signature: Signature) -> None:
@@ -36,9 +40,16 @@ def _output_for(name: str, labels: Arrays, signature: Signature) -> TensorInfo:
     if set(labels) != set(by_name):
         raise DataError(
             f"labels are given for outputs {named(labels)}, the model has {sorted(by_name)}",
-            hint=perhaps(name, by_name) if name else "name labels after outputs: y_train/<output>, y_test/<output>",
+            hint=_how_to_name(name, labels, by_name),
         )
     return by_name[name]
+
+
+def _how_to_name(name: str, labels: Arrays, outputs: Iterable[str]) -> str:
+    missing = sorted(set(outputs) - set(labels))
+    if set(labels) <= set(outputs):
+        return f"give labels for {', '.join(missing)}, too"
+    return perhaps(name, outputs) if name else "name labels after outputs: y_train/<output>, y_test/<output>"
 
 
 def _check_label(key: str, label: Array, output: TensorInfo, kind: str) -> None:
@@ -115,6 +126,8 @@ def check_arrays(what: str, arrays: Arrays) -> int:
             raise DataError(f"{key} has no samples (its shape is {list(array.shape)})")
         if array.dtype.kind == "f" and (bad := int(np.count_nonzero(~np.isfinite(array)))):
             raise DataError(f"{key} has {bad} values that are NaN or infinite, of {array.size}", hint="clean the data")
+        if array.dtype == np.float64 and (bad := int(np.count_nonzero(np.abs(array) > _LARGEST))):
+            raise DataError(f"{key} has {bad} values that float32 can't hold, of {array.size}", hint="clean the data")
         counts[key] = len(array)
     if len(set(counts.values())) > 1:
         raise DataError(f"different numbers of samples: {counts}", hint="give every array the same number")

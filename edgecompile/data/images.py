@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,9 @@ def load_images(root: Path, form: ImageForm | None) -> Task:
         y = np.array([names.index(name) for _, name in labelled], np.int64)
         splits[split] = Split({"": pixels[start : start + len(y)]}, {"": y})
         start += len(y)
+    strays = _strays(root, files)
+    note = f"left out of {root}, as they are no images in a class's folder: {strays[0]}" if strays else ""
+    notes = (f"{note} and {len(strays) - 1} more" if len(strays) > 1 else note,) if strays else ()
     return Task(
         root.resolve().name,
         CLASSIFICATION,
@@ -83,4 +87,12 @@ def load_images(root: Path, form: ImageForm | None) -> Task:
         metrics.accuracy,
         fingerprint="",
         validation=splits.get("val"),
+        notes=notes,
     )
+
+
+def _strays(root: Path, files: Sequence[Path]) -> list[Path]:
+    """What lies in the splits' folders and isn't read, but for hidden files, relative to the root."""
+    read = set(files)
+    there = (path for split in SPLITS for path in sorted((root / split).rglob("[!.]*")) if not path.is_dir())
+    return [path.relative_to(root) for path in there if path not in read]

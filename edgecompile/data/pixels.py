@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecompile import lfs
 from edgecompile.data.expected import ImageForm
 from edgecompile.errors import DataError, EdgecompileError
 from edgecompile.task import Array
@@ -114,6 +115,12 @@ def _inverted(image: Any) -> bool:
 
 def _converted(file: Path, image: Any, mode: str) -> Any:
     """An image of 8 bits a channel in another mode; what alpha it has must be opaque, unless the model takes it."""
+    key = image.info.get("transparency")
+    if image.mode == "L" and isinstance(key, int) and not mode.endswith("A"):
+        # Pillow brings grey of 2 and 4 bits to 8, and leaves its transparent value as it is in the file.
+        values = np.asarray(image)
+        if any((values == key * step).any() for step in (1, 17, 85)):
+            raise _transparent(file)
     if image.has_transparency_data and not mode.endswith("A"):
         image = image.convert("RGBA")
         lowest = image.getchannel("A").getextrema()[0]
@@ -188,6 +195,10 @@ def _refused(file: Path, what: str, hint: str) -> DataError:
 @contextmanager
 def _named_errors(file: Path) -> Iterator[None]:
     """Pillow's errors as one that names the file."""
+    if file.exists() and not file.is_file():
+        raise DataError(f"{file} is no file: it can't be read as an image", hint="remove it")
+    if file.is_file() and lfs.is_pointer(file):
+        raise DataError(f"{file} is a pointer of Git LFS in place of the image", hint=lfs.CURE)
     try:
         yield
     except EdgecompileError:

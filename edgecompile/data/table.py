@@ -33,6 +33,7 @@ from edgecompile.task import CLASSIFICATION, UNLABELED, Array, Split, Task
 
 FILE, SPLIT, GROUP, LABEL = "file", "split", "group", "label"
 _TEST_EVERY = 5
+_LARGEST = float(np.finfo(np.float32).max)
 _WHOLE = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -148,7 +149,7 @@ def _require_apart(table: Table, split: Array) -> None:
     """DataError for an image that is in two splits: what was trained on would judge."""
     seen: dict[Path, tuple[int, str]] = {}
     for line, file, name in zip(table.lines, table.files, split.tolist(), strict=True):
-        first, other = seen.setdefault(file, (line, name))
+        first, other = seen.setdefault(file.resolve(), (line, name))  # one file has many spellings
         if other != name:
             raise DataError(f"{table.path}: {file} is in {other} (line {first}) and in {name} (line {line})")
 
@@ -183,8 +184,8 @@ def _labels(table: Table) -> tuple[dict[str, Array], dict[str, list[str]]]:
 def _numbers(table: Table, column: str) -> Array:
     values: Sequence[str] = table.columns[column]
     for line, value in zip(table.lines, values, strict=True):
-        if not _is_number(value):
-            raise DataError(f"{table.path}, line {line}: {column} is {value!r}, expected a number")
+        if not _is_number(value) or not abs(float(value)) <= _LARGEST:
+            raise DataError(f"{table.path}, line {line}: {column} is {value!r}, expected a number that float32 holds")
     whole = all(map(_WHOLE.fullmatch, values))
     return np.array(values).astype(np.float64).astype(np.int64 if whole else np.float32)
 

@@ -51,6 +51,8 @@ def sniff(path: Path) -> str:
         raise ModelError(f"{path}: no such file or folder; expected {EXPECTED}")
     if path.is_dir():
         return _sniff_folder(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: neither a file nor a folder; expected {EXPECTED}")  # a pipe would be waited for
     try:
         with path.open("rb") as file:
             head = file.read(16)

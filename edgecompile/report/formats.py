@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgecompile.manifest import EMULATED, find
+from edgecompile.units import format_metric
 
 MINUS = "−"
 
@@ -26,12 +27,17 @@ def signed(value: float, digits: int) -> str:
     return f"{value:+,.{digits}f}".replace("-", MINUS) if math.isfinite(value) else number(value)
 
 
+def signed_metric(value: float, scale: float) -> str:
+    """A difference of two metrics of that scale, with its sign and a true minus."""
+    return format_metric(value, scale, sign=True).replace("-", MINUS)
+
+
 def share(value: float | None) -> str:
     return "none" if value is None else f"{100 * value:.1f}%"
 
 
 def metric(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:,.2f}"
+    return f"{value:,.2f}" if 10 <= abs(value) < 1e6 else format_metric(value, value)
 
 
 def speed(manifest: Mapping[str, Any]) -> tuple[str, str]:

@@ -184,12 +184,19 @@ def _metric_change(manifest: Mapping[str, Any], name: str, before: float, after:
             found for test in tests for key, found in test["outputs"].items() if metric_of(found["metric"], key) == name
         ]
     points = bool(tests) and "points" in tests[-1]["drop_unit"]
-    factor, digits, unit = (100, 2, " points") if points else (1, 4, "")
-    change = formats.signed(factor * (after - before), digits) + unit
+    unit = " points" if points else ""
+    scale = max(abs(before), abs(after))
+
+    def written(value: float) -> str:
+        return formats.signed(100 * value, 2) if points else formats.signed_metric(value, scale)
+
+    change = written(after - before) + unit
     if not tests:
         return change, ""
-    low, high = (formats.signed(factor * bound, digits) for bound in tests[-1]["interval"])
-    relative = "" if points else f"; {formats.signed(tests[-1]['drop'], 2)}% worse"
+    low, high = map(written, tests[-1]["interval"])
+    drop = tests[-1]["drop"]
+    # Of a float model whose metric is 0, no share of it tells the drop.
+    relative = "" if points or drop is None else f"; {abs(drop):,.2f}% {'worse' if drop >= 0 else 'better'}"
     return change, f"95% interval {low} to {high}{unit}{relative}"
 
 

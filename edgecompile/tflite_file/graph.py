@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ BITS = {
     "int16": 16, "uint16": 16, "float16": 16, "bfloat16": 16, "int32": 32, "uint32": 32, "float32": 32,
     "int64": 64, "uint64": 64, "float64": 64, "complex64": 64, "complex128": 128,
 }  # fmt: skip
+_NUMBERED = re.compile(r"[0-9a-z]{0,3}")
 # Types whose elements have no size of their own.
 UNSIZED = frozenset({"string", "resource", "variant"})
 
@@ -173,8 +175,12 @@ class TfliteModel:
         return self.subgraphs[0]
 
     def named(self, names: Mapping[int, str]) -> TfliteModel:
-        """This model with these names for tensors of the main subgraph, by index: a slim file's own are numbers."""
-        tensors = (dataclasses.replace(t, name=names.get(t.index) or t.name) for t in self.main.tensors)
+        """This model with these names, by index, for tensors of the main subgraph that have none, or the numbers that
+        slimming gives (slimming.py)."""
+        tensors = (
+            dataclasses.replace(t, name=names.get(t.index) or t.name) if _NUMBERED.fullmatch(t.name) else t
+            for t in self.main.tensors
+        )
         main = dataclasses.replace(self.main, tensors=tuple(tensors))
         return dataclasses.replace(self, subgraphs=(main, *self.subgraphs[1:]))
 

@@ -128,7 +128,7 @@ FAULTS = {
     "named and not": ("file,label,label/a\n0.png,1,2\n", "both label and label/<output>"),
     "no image": ("file,label,split\n0.png,a,train\nx.png,b,test\n1.png,b,test\n", "x.png can't be read"),
     "no end of a quote": ('file,label\n"0.png,a\n', "line 3: "),
-    "NaN": ("file,label,split\n0.png,nan,test\n1.png,1.5,test\n", "1 values that are NaN or infinite"),
+    "NaN": ("file,label,split\n0.png,nan,test\n1.png,1.5,test\n", "line 2: label is 'nan', expected a number"),
 }
 
 
