@@ -38,7 +38,7 @@ def read_weights(
             shape = "one number" if key == LOSS_WEIGHT else "a number for each class"
             if array.ndim != (0 if key == LOSS_WEIGHT else 1) or not _are_weights(array):
                 raise DataError(
-                    f"{what} is {array.tolist()}, expected {shape} from 0 to {_LARGEST:g}, not all of them 0"
+                    f"{what} is {array.tolist()}, expected {shape} from 0 to {_LARGEST:,.0f}, not all of them 0"
                 )
             if key == CLASS_WEIGHT and kinds[name] == REGRESSION:
                 raise DataError(f"{what} is for targets, which have no classes", hint="leave it out")
