@@ -164,9 +164,9 @@ FAULTS: dict[str, tuple[dict[str, np.ndarray], str]] = {
     ),
     "weights of nothing": ({**GOOD, "class_weight/scores": Y}, "class_weight/scores is for an output without labels"),
     "weights without labels": ({"x_train": X, "class_weight": Y}, "leave it out"),
-    "negative weights": ({**GOOD, "class_weight": -Y}, "expected a number for each class from 0 to 1,000,000"),
-    "weights of text": ({**GOOD, "class_weight": np.array(["a"])}, "expected a number for each class from 0 to 1,000,000"),
-    "a weight that is none": ({**GOOD, "loss_weight": np.float32(np.inf)}, "expected one number from 0 to 1,000,000"),
+    "negative weights": ({**GOOD, "class_weight": -Y}, "expected a number for each class from 0 to 1,000"),
+    "weights of text": ({**GOOD, "class_weight": np.array(["a"])}, "expected a number for each class from 0 to 1,000"),
+    "a weight that is none": ({**GOOD, "loss_weight": np.float32(np.inf)}, "expected one number from 0 to 1,000"),
     "classes of targets": ({**GOOD, "y_test": Y[:3] / 2, "class_weight": Y}, "targets, which have no classes"),
     "one sample": ({"x_test": X[:1], "y_test": Y[:1]}, "too few for any comparison"),
 }  # fmt: skip
