@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from edgecompile import sealed
 from edgecompile.artifact import Artifact
+from edgecompile.environ import environ
 from edgecompile.errors import DiskFullError, OutputError
 
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -82,15 +83,8 @@ def usable(say: Callable[[str], None]) -> Iterator[None]:
         return
     with writing(Path("the folder for temporary files")), tempfile.TemporaryDirectory(prefix="edgecompile-") as folder:
         say(f"the cache {cache_root()} can't be written ({why}): a temporary folder takes its place")
-        before = os.environ.get("EDGECOMPILE_CACHE")
-        os.environ["EDGECOMPILE_CACHE"] = folder
-        try:
+        with environ("EDGECOMPILE_CACHE", folder):
             yield
-        finally:
-            if before is None:
-                del os.environ["EDGECOMPILE_CACHE"]
-            else:
-                os.environ["EDGECOMPILE_CACHE"] = before
 
 
 def require_writable() -> None:

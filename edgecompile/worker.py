@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecompile.cache import system_error, writing
+from edgecompile.environ import environ
 from edgecompile.errors import EdgecompileError, InternalError, WorkerCrashError, WorkerTimeoutError, internal_error
 from edgecompile.stages.base import Progress
 
@@ -128,14 +129,8 @@ def _silent_tracker() -> Iterator[None]:
     """
     before = os.environ.get("PYTHONWARNINGS")
     quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
-    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
-    try:
+    with environ("PYTHONWARNINGS", f"{before},{quiet}" if before else quiet):
         yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONWARNINGS"]
-        else:
-            os.environ["PYTHONWARNINGS"] = before
 
 
 def _internal() -> tuple[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         require_writable()
     with (
         make_display() as display,
-        usable(display.line),
+        usable(display.line) if given["dry_run"] else nullcontext(),
         Session(display, verbose=given["verbose"]) as session,
         device_for(request, named=given["target"], say=display.line) as (request, device),
     ):

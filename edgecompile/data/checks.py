@@ -10,7 +10,7 @@ from edgecompile.artifact import Signature, TensorInfo
 from edgecompile.errors import DataError, perhaps
 from edgecompile.task import AUTOENCODER, CLASSIFICATION, MULTI_LABEL, REGRESSION, Array, Arrays, Task, of_output
 
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def check_labels(task: Task, signature: Signature) -> None:
@@ -126,7 +126,7 @@ def check_arrays(what: str, arrays: Arrays) -> int:
             raise DataError(f"{key} has no samples (its shape is {list(array.shape)})")
         if array.dtype.kind == "f" and (bad := int(np.count_nonzero(~np.isfinite(array)))):
             raise DataError(f"{key} has {bad} values that are NaN or infinite, of {array.size}", hint="clean the data")
-        if array.dtype == np.float64 and (bad := int(np.count_nonzero(np.abs(array) > _LARGEST))):
+        if array.dtype == np.float64 and (bad := int(np.count_nonzero(np.abs(array) > LARGEST))):
             raise DataError(f"{key} has {bad} values that float32 can't hold, of {array.size}", hint="clean the data")
         counts[key] = len(array)
     if len(set(counts.values())) > 1:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecompile.data.checks import LARGEST
 from edgecompile.data.expected import Expected
 from edgecompile.data.images import SPLITS
 from edgecompile.data.labels import labelled_task, read_labels
@@ -33,7 +34,6 @@ from edgecompile.task import CLASSIFICATION, UNLABELED, Array, Split, Task
 
 FILE, SPLIT, GROUP, LABEL = "file", "split", "group", "label"
 _TEST_EVERY = 5
-_LARGEST = float(np.finfo(np.float32).max)
 _WHOLE = re.compile(r"[+-]?\d{1,18}")
 
 
@@ -184,7 +184,7 @@ def _labels(table: Table) -> tuple[dict[str, Array], dict[str, list[str]]]:
 def _numbers(table: Table, column: str) -> Array:
     values: Sequence[str] = table.columns[column]
     for line, value in zip(table.lines, values, strict=True):
-        if not _is_number(value) or not abs(float(value)) <= _LARGEST:
+        if not _is_number(value) or not abs(float(value)) <= LARGEST:
             raise DataError(f"{table.path}, line {line}: {column} is {value!r}, expected a number that float32 holds")
     whole = all(map(_WHOLE.fullmatch, values))
     return np.array(values).astype(np.float64).astype(np.int64 if whole else np.float32)

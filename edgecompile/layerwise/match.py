@@ -15,11 +15,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgecompile.layerwise.graph import Graph, Node
+from edgecompile.tflite_file.graph import NUMBERED
 
 _COMMUTATIVE = frozenset({"ADD", "MUL", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"})
 # Names that converters give outputs when they have no other.
-# Those of up to three letters and digits may be the numbers that slimming gives (tflite_file/slimming.py).
-_NAMELESS = re.compile(r"Identity|StatefulPartitionedCall|PartitionedCall|[0-9a-z]{0,3}")
+_NAMELESS = re.compile(rf"Identity|StatefulPartitionedCall|PartitionedCall|{NUMBERED.pattern}")
 # What quantizers add to the name of the tensor that they cast, and TF-MOT to that of a layer it wraps.
 _ADDED = re.compile(r"(_quantized|_requantized|_dequantized|_dequant|_requant|_int8|_uint8|_int16)+$")
 _WRAPPED = re.compile(r"^(quant|prune_low_magnitude|cluster)_")

@@ -22,7 +22,7 @@ BITS = {
     "int16": 16, "uint16": 16, "float16": 16, "bfloat16": 16, "int32": 32, "uint32": 32, "float32": 32,
     "int64": 64, "uint64": 64, "float64": 64, "complex64": 64, "complex128": 128,
 }  # fmt: skip
-_NUMBERED = re.compile(r"[0-9a-z]{0,3}")
+NUMBERED = re.compile(r"[0-9a-z]{0,3}")  # names that slimming gives (slimming.py), or none
 # Types whose elements have no size of their own.
 UNSIZED = frozenset({"string", "resource", "variant"})
 
@@ -178,7 +178,7 @@ class TfliteModel:
         """This model with these names, by index, for tensors of the main subgraph that have none, or the numbers that
         slimming gives (slimming.py)."""
         tensors = (
-            dataclasses.replace(t, name=names.get(t.index) or t.name) if _NUMBERED.fullmatch(t.name) else t
+            dataclasses.replace(t, name=names.get(t.index) or t.name) if NUMBERED.fullmatch(t.name) else t
             for t in self.main.tensors
         )
         main = dataclasses.replace(self.main, tensors=tuple(tensors))
